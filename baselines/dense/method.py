@@ -1,0 +1,13 @@
+"""dense: keep everything."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from prunebench.context import Context
+from prunebench.structure import Decision
+
+
+def prune(model: PreTrainedModel, ctx: Context) -> Decision:
+    """Return the decision that removes nothing."""
+    return Decision(keep={}, how={"achieved": 0.0})

@@ -1,0 +1,191 @@
+"""The command line: what the workflow's rules call, and what a user types."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunebench import __version__
+from prunebench.errors import PrunebenchError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; a known error is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except PrunebenchError as error:
+        print(f"prunebench: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prunebench", description="Benchmark of structured pruning of large language models."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("report", help="print the leaderboard of a campaign")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_report)
+
+    command = commands.add_parser("check", help="exit with 1 if a cell of a campaign failed")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("retry", help="clear failed jobs, so that they run again")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_retry)
+
+    command = commands.add_parser("validate", help="check a campaign file and count its cells")
+    command.add_argument("file", type=Path, help="config/<campaign>.yaml")
+    command.set_defaults(run=_validate)
+
+    command = commands.add_parser("list", help="list methods and baselines")
+    command.set_defaults(run=_list)
+
+    _add_jobs(commands)
+    return parser
+
+
+def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Sub-commands of the workflow's rules."""
+    for kind, inputs, text in (
+        ("prune", 0, "prune one cell"),
+        ("recover", 1, "tune one pruned cell with LoRA"),
+        ("evaluate", 1, "measure perplexity and accuracy of one cell"),
+        ("profile", "+", "measure size, latency and memory of one row"),
+    ):
+        command = commands.add_parser(kind, help=f"job: {text}")
+        if inputs:
+            command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
+        command.add_argument("--spec", required=True, help="the job's input, as JSON")
+        command.add_argument("--out", required=True, type=Path, help="result file")
+        command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--timeout", type=int, default=0, help="seconds; 0: none")
+        command.set_defaults(run=_job, kind=kind)
+
+    command = commands.add_parser("world", help="job: write the demo's corpora and tasks")
+    command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
+    command.set_defaults(run=_world)
+
+    command = commands.add_parser("pretrain", help="job: train the demo's model")
+    command.add_argument("--world", required=True, type=Path)
+    command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
+    command.add_argument("--threads", type=int, default=2)
+    command.set_defaults(run=_pretrain)
+
+    command = commands.add_parser("leak", help="job: look for evaluation text in training text")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_leak)
+
+    command = commands.add_parser("leaderboard", help="job: records and tables of a campaign")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_leaderboard)
+
+
+def _job(options: argparse.Namespace) -> None:
+    from prunebench.jobs import run
+
+    run(
+        options.kind,
+        [*getattr(options, "inputs", []), "--spec", options.spec],
+        options.out,
+        device=options.device,
+        threads=options.threads,
+        timeout_s=options.timeout or None,
+    )
+
+
+def _world(options: argparse.Namespace) -> None:
+    from prunebench.demo import write_world
+    from prunebench.record import write_json
+
+    write_json(options.out.with_suffix(".json"), {"sha256": write_world(options.out)})
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    start_s = time.perf_counter()
+    from prunebench.demo import pretrain
+    from prunebench.devices import thread_limits
+    from prunebench.record import write_json
+
+    os.environ.update(thread_limits(options.threads))
+    report = pretrain(options.world, options.out, threads=options.threads)
+    timing = {"job_s": time.perf_counter() - start_s, "model_s": report["seconds"]}
+    write_json(options.out.with_suffix(".json"), {**report, "timing": timing})
+
+
+def _leaderboard(options: argparse.Namespace) -> None:
+    from prunebench.results import make_tables
+
+    make_tables(options.folder)
+
+
+def _leak(options: argparse.Namespace) -> None:
+    from prunebench.results import write_leaks
+
+    write_leaks(options.folder)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from prunebench.results import report_text
+
+    print(report_text(options.folder))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from prunebench.results import failures
+
+    failed = failures(options.folder)
+    for line in failed:
+        print(f"prunebench: {line}", file=sys.stderr)
+    if failed:
+        print(
+            f"prunebench: {len(failed)} cells failed; see {options.folder / 'failures.md'}; "
+            f"`prunebench retry {options.folder}` lets them run again",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _retry(options: argparse.Namespace) -> None:
+    from prunebench.results import clear_failed
+
+    for path in clear_failed(options.folder):
+        print(f"cleared {path}")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from prunebench.config import load
+
+    campaign = load(options.file)
+    print(
+        f"{options.file}: {len(campaign.cells)} cells: {len(campaign.models)} models, "
+        f"{len(campaign.rows)} rows ({', '.join(campaign.rows)}), sparsities "
+        f"{', '.join(f'{s:g}' for s in campaign.sparsities)}, {len(campaign.seeds)} seeds"
+    )
+
+
+def _list(options: argparse.Namespace) -> None:
+    from prunebench.plugins import discover
+
+    plugins = discover()
+    width = max(len(name) for name in plugins)
+    for name, plugin in sorted(plugins.items(), key=lambda item: (item[1].kind, item[0])):
+        print(f"{name:<{width}}  {plugin.kind:<8}  {plugin.summary}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""A campaign file becomes a validated Campaign and its cells. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prunebench.data import CORPORA, INSTRUCTIONS, Source, open_source
+from prunebench.errors import Invalid
+from prunebench.plugins import Plugin, check_schema, discover, read_yaml
+from prunebench.rows import Row, build_rows
+
+MODELS_VARIABLE = "PRUNEBENCH_MODELS"
+SCHEMA = Path(__file__).parent / "schemas" / "campaign.schema.yaml"
+CALIBRATION_DEFAULTS = {"split": "train", "samples": 10, "length": 128}
+RESOURCE_DEFAULTS = {"threads": 1, "mem_mb": 4000, "timeout_s": None}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model entry. `source` is a hub id or a folder, as the campaign file writes it."""
+
+    name: str
+    kind: str
+    source: str
+    revision: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Model x row x sparsity x seed."""
+
+    model: str
+    label: str
+    sparsity: float
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """Folder of the cell below results/<campaign>/cells/."""
+        return f"{self.model}/{self.label}/{self.sparsity:g}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A validated campaign file."""
+
+    name: str
+    file: str
+    models: Mapping[str, Model]
+    rows: Mapping[str, Row]
+    plugins: Mapping[str, Plugin]
+    sparsities: tuple[float, ...]
+    seeds: tuple[int, ...]
+    source: str
+    data_root: str | None
+    calibration: Mapping[str, Any] | None
+    recovery: Mapping[str, Any] | None
+    perplexity: tuple[Mapping[str, Any], ...]
+    zeroshot: Mapping[str, Any] | None
+    profile: Mapping[str, Any] | None
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+    plugin_folders: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> Path:
+        """Where results go."""
+        return Path("results") / self.name
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, dense first, in the order of the campaign file."""
+        return [
+            Cell(model, row.label, sparsity, seed)
+            for model in self.models
+            for row in sorted(self.rows.values(), key=lambda r: not self._reference(r))
+            for sparsity in ((0.0,) if self._reference(row) else self.sparsities)
+            for seed in self._seeds(row)
+        ]
+
+    @property
+    def dense(self) -> Row:
+        """The unpruned row without recovery that everything is compared with."""
+        return next(r for r in self.rows.values() if self._reference(r) and not r.recovery)
+
+    def _reference(self, row: Row) -> bool:
+        return self.plugins[row.method].reference
+
+    def _seeds(self, row: Row) -> tuple[int, ...]:
+        """One seed is enough for what no seed can change; the others would be fake repeats."""
+        fixed = self.plugins[row.method].deterministic and not row.recovery
+        return self.seeds[:1] if fixed else self.seeds
+
+
+DEMO_ROOT = Path("results") / "_demo" / "world"
+DEMO_MODEL = Path("results") / "_demo" / "model"
+
+
+def load(path: str | Path) -> Campaign:
+    """Read and check a campaign file, and that the models and files it names exist.
+
+    Raises Invalid with one line that names file, key and what was expected.
+    """
+    file = str(path)
+    raw = read_yaml(Path(path))
+    return build(raw, file=file)
+
+
+def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
+    """Check a campaign given as plain data; `file` is named in errors.
+
+    check_files  whether models and data must be there, as a run needs and a report does not
+    """
+    check_schema(raw, read_yaml(SCHEMA), where=file)
+    plugins = discover(tuple(raw.get("plugins", ())))
+    recovery = _recovery(raw.get("recovery"), file)
+    rows = build_rows(raw, plugins, recovery=recovery is not None, file=file)
+    campaign = Campaign(
+        name=raw["name"],
+        file=file,
+        models=_models(raw["models"], file),
+        rows=rows,
+        plugins=plugins,
+        sparsities=tuple(sorted(float(s) for s in raw["sparsities"])),
+        seeds=tuple(raw.get("seeds", [0])),
+        source=raw["data"]["source"],
+        data_root=raw["data"].get("root"),
+        calibration=_calibration(raw.get("calibration"), file),
+        recovery=recovery,
+        perplexity=tuple(_protocols(raw.get("perplexity", []), file)),
+        zeroshot=raw.get("zeroshot"),
+        profile=raw.get("profile"),
+        resources={**RESOURCE_DEFAULTS, **raw.get("resources", {})},
+        reference=raw.get("reference"),
+        plugin_folders=tuple(raw.get("plugins", ())),
+    )
+    _check_names(campaign)
+    if check_files:
+        for i, model in enumerate(campaign.models.values()):
+            _check_model(model, f"{file}: models[{i}]")
+        _check_data(campaign)
+    return campaign
+
+
+def _models(entries: list[Mapping[str, Any]], file: str) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for i, entry in enumerate(entries):
+        where = f"{file}: models[{i}]"
+        if entry["name"] in models:
+            raise Invalid(f"{where}.name: {entry['name']!r} is already taken")
+        models[entry["name"]] = Model(
+            name=entry["name"],
+            kind=entry["kind"],
+            source=_model_source(entry, where),
+            revision=entry.get("revision"),
+            dtype=entry.get("dtype", "auto"),
+            trust_remote_code=entry.get("trust_remote_code", False),
+        )
+    return models
+
+
+def _model_source(entry: Mapping[str, Any], where: str) -> str:
+    if entry["kind"] == "demo":
+        return str(DEMO_MODEL)
+    key = {"local": "path", "hub": "id"}[entry["kind"]]
+    if key not in entry:
+        raise Invalid(f"{where}: kind {entry['kind']!r} needs the key {key!r}")
+    return entry[key]
+
+
+def _check_model(model: Model, where: str) -> None:
+    folder = locate(model.kind, model.source)
+    if model.kind == "local" and not (folder / "config.json").is_file():
+        root = os.environ.get(MODELS_VARIABLE)
+        hint = "" if root else f" (the environment variable {MODELS_VARIABLE} is not set)"
+        raise Invalid(f"{where}.path: expected a folder with config.json: {folder}{hint}")
+
+
+def locate(kind: str, source: str) -> Path:
+    """Folder of a model's weights: below $PRUNEBENCH_MODELS if it does not exist by itself."""
+    given = Path(source).expanduser()
+    root = os.environ.get(MODELS_VARIABLE)
+    beside = kind == "local" and root and not given.is_absolute() and not given.is_dir()
+    return Path(root) / given if beside and root else given
+
+
+def _calibration(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
+    if given is None:
+        return None
+    if given["corpus"] not in CORPORA:
+        raise Invalid(_unknown(f"{file}: calibration.corpus", given["corpus"], CORPORA))
+    return {**CALIBRATION_DEFAULTS, **given}
+
+
+def _recovery(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
+    if given is None:
+        return None
+    from prunebench.tuning import Tuning
+
+    if given["instructions"] not in INSTRUCTIONS:
+        where = f"{file}: recovery.instructions"
+        raise Invalid(_unknown(where, given["instructions"], INSTRUCTIONS))
+    settings = {key: value for key, value in given.items() if key != "instructions"}
+    Tuning.from_config(settings, where=f"{file}: recovery")
+    return given
+
+
+def _protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
+    """Every perplexity measurement written out: {name, corpus, split, length, mode, limit}."""
+    from prunebench.protocols import NAMED
+
+    written_out = []
+    for i, entry in enumerate(entries):
+        where = f"{file}: perplexity[{i}]"
+        if isinstance(entry, str):
+            if entry not in NAMED:
+                raise Invalid(_unknown(where, entry, NAMED))
+            entry = NAMED[entry]
+        common = {"mode": "windows", "limit": None} | {
+            key: entry[key] for key in ("name", "length", "mode", "limit") if key in entry
+        }
+        for corpus in entry["corpora"]:
+            if corpus["corpus"] not in CORPORA:
+                raise Invalid(_unknown(f"{where}.corpora", corpus["corpus"], CORPORA))
+            written_out.append({**common, "split": "test", **corpus})
+    return written_out
+
+
+def _check_names(campaign: Campaign) -> None:
+    if campaign.reference is not None and campaign.reference not in campaign.rows:
+        where = f"{campaign.file}: reference"
+        raise Invalid(_unknown(where, campaign.reference, campaign.rows))
+    if campaign.zeroshot is not None:
+        from prunebench.zeroshot import load_suite
+
+        try:
+            load_suite(campaign.zeroshot["suite"])
+        except Invalid as error:
+            raise Invalid(f"{campaign.file}: zeroshot.suite: {error}") from None
+
+
+def _check_data(campaign: Campaign) -> None:
+    """What can be known to be missing before any job starts."""
+    if campaign.source == "hub":
+        return
+    try:
+        source = campaign_source(campaign)
+        if campaign.source == "demo":
+            return
+        for item in [*campaign.perplexity, *filter(None, [campaign.calibration])]:
+            source.corpus_file(item["corpus"], item["split"])
+    except Invalid as error:
+        raise Invalid(f"{campaign.file}: {error}") from None
+
+
+def campaign_source(campaign: Campaign) -> Source:
+    """The campaign's data source."""
+    return open_source(campaign.source, campaign.data_root, demo_root=DEMO_ROOT)
+
+
+def _unknown(where: str, got: str, known: Any) -> str:
+    return f"{where}: unknown name {got!r}; known: {', '.join(known)}"

@@ -1,0 +1,248 @@
+"""Text, instructions and task files, from the hub, from a local folder or from the demo world."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import Invalid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATA_VARIABLE = "PRUNEBENCH_DATA"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where a corpus lies and how its text is cut into rows.
+
+    file      path below a local root, with {split}
+    rows      how a file becomes rows: "wikitext" (a line with its newline, blank lines empty),
+              "stripped" (lines without surrounding blanks), "stories" (split at <|endoftext|>)
+    hub       (data set id, configuration, column, revision); None: not on the hub
+    splits    hub names of the splits
+    """
+
+    file: str
+    rows: str
+    hub: tuple[str, str | None, str, str | None] | None = None
+
+
+CORPORA: Mapping[str, Corpus] = {
+    "wikitext2": Corpus(
+        "wikitext2/{split}.txt",
+        "wikitext",
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", "text", None),
+    ),
+    "ptb": Corpus(
+        "ptb/{split}.txt",
+        "stripped",
+        ("ptb-text-only/ptb_text_only", None, "sentence", "refs/convert/parquet"),
+    ),
+    "tinystories": Corpus(
+        "tinystories/excerpt.txt", "stories", ("roneneldan/TinyStories", None, "text", None)
+    ),
+    "encyclopedia": Corpus("encyclopedia/{split}.txt", "stripped"),
+    "newswire": Corpus("newswire/{split}.txt", "stripped"),
+}
+
+INSTRUCTIONS: Mapping[str, tuple[str, str | None]] = {
+    "alpaca": ("alpaca/train.jsonl", "yahma/alpaca-cleaned"),
+    "lamini": ("lamini/train.jsonl", "MBZUAI/LaMini-instruction"),
+    "demo": ("instructions/train.jsonl", None),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data comes from. kind: hub | local | demo; root: the folder of the latter two."""
+
+    kind: str
+    root: Path | None = None
+
+    def rows(self, corpus: str, split: str) -> list[str]:
+        """Text rows of a split, as the hub's data set yields them.
+
+        Raises Invalid when corpus, split or file do not exist or hold no text.
+        """
+        if corpus not in CORPORA:
+            raise Invalid(f"unknown corpus {corpus!r}; known: {', '.join(CORPORA)}")
+        if split not in SPLITS:
+            raise Invalid(f"corpus {corpus}: unknown split {split!r}; known: {', '.join(SPLITS)}")
+        if self.kind == "hub":
+            return _hub_rows(corpus, split)
+        path = self.corpus_file(corpus, split)
+        rows = _cut(_read(path), CORPORA[corpus].rows)
+        if not any(row.strip() for row in rows):
+            raise Invalid(f"{path}: expected text, found none")
+        return rows
+
+    def corpus_file(self, corpus: str, split: str) -> Path:
+        """The file of a corpus below the root. Raises Invalid if it is not there."""
+        path = self._below(CORPORA[corpus].file.format(split=split))
+        if not path.is_file():
+            raise Invalid(f"data: corpus {corpus!r}, split {split!r}: no such file: {path}")
+        return path
+
+    def instructions(self, name: str) -> list[dict[str, str]]:
+        """Instruction records {instruction, input, output}. Raises Invalid with file and line."""
+        if name not in INSTRUCTIONS:
+            raise Invalid(f"unknown instructions {name!r}; known: {', '.join(INSTRUCTIONS)}")
+        file, hub = INSTRUCTIONS[name]
+        if self.kind == "hub":
+            if hub is None:
+                raise Invalid(f"instructions {name!r} are not on the hub")
+            return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(_hub_dataset(hub))]
+        path = self._below(file)
+        if not path.is_file():
+            raise Invalid(f"data: instructions {name!r}: no such file: {path}")
+        return [_instruction(raw, f"{path}:{line}") for line, raw in _json_lines(path)]
+
+    def task_file(self, task: str) -> Path | None:
+        """The JSON lines of a zero-shot task; None for the hub, where lm-eval finds them itself."""
+        return None if self.kind == "hub" else self._below(f"zeroshot/{task}.jsonl")
+
+    def digest(self, corpus: str, split: str) -> str:
+        """SHA-256 over the rows of a split, the same whichever source they come from."""
+        return text_digest(self.rows(corpus, split))
+
+    def _below(self, relative: str) -> Path:
+        if self.root is None:
+            raise Invalid(f"data source {self.kind!r} needs a root folder")
+        return self.root / relative
+
+
+def open_source(kind: str, root: str | None, *, demo_root: Path) -> Source:
+    """The Source of a campaign. Raises Invalid when a local root is neither given nor found."""
+    if kind == "hub":
+        return Source("hub")
+    if kind == "demo":
+        return Source("demo", demo_root)
+    given = root or os.environ.get(DATA_VARIABLE)
+    if not given:
+        raise Invalid(
+            "data.source is 'local': expected data.root in the campaign file or the environment "
+            f"variable {DATA_VARIABLE}, got neither"
+        )
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        raise Invalid(f"data.root: no such folder: {path}")
+    return Source("local", path)
+
+
+def calibration_tokens(
+    rows: list[str], tokenizer: Any, *, samples: int, length: int, seed: int
+) -> Tensor:
+    """Draw [samples, length] token ids: distinct windows of the joined text, placed by the seed.
+
+    Windows start anywhere and never overlap more than by chance. Raises Invalid when the text has
+    fewer than samples x length tokens.
+    """
+    import torch
+
+    stream = torch.tensor(
+        tokenizer("\n".join(row.strip() for row in rows if row.strip()), verbose=False).input_ids
+    )
+    if len(stream) < samples * length:
+        raise Invalid(
+            f"calibration: {samples} samples of {length} tokens need {samples * length} tokens, "
+            f"the text has {len(stream)}; ask for fewer or shorter samples, or give more text"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    slots = len(stream) // length
+    offset = int(torch.randint(len(stream) - slots * length + 1, (1,), generator=generator))
+    chosen = torch.randperm(slots, generator=generator)[:samples]
+    starts = offset + chosen * length  # [samples]
+    return stream[starts[:, None] + torch.arange(length)]
+
+
+def text_digest(rows: list[str]) -> str:
+    """SHA-256 over text rows."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(row.encode("utf-8") + b"\0")
+    return digest.hexdigest()
+
+
+def _cut(text: str, how: str) -> list[str]:
+    if how == "stories":
+        return [story.strip() for story in text.split("<|endoftext|>") if story.strip()]
+    lines = text.split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if how == "wikitext":
+        return [line + "\n" if line.strip() else "" for line in lines]
+    return [line.strip() for line in lines]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path}: expected UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _json_lines(path: Path) -> list[tuple[int, Any]]:
+    parsed = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            parsed.append((number, json.loads(line)))
+        except ValueError as error:
+            raise Invalid(f"{path}:{number}: not valid JSON: {error}") from None
+    if not parsed:
+        raise Invalid(f"{path}: expected one JSON object per line, found none")
+    return parsed
+
+
+def _instruction(raw: Any, where: str) -> dict[str, str]:
+    if not isinstance(raw, Mapping):
+        raise Invalid(f"{where}: expected an object, got {type(raw).__name__}")
+    aliases = {
+        "output": ("output", "response"),
+        "instruction": ("instruction",),
+        "input": ("input",),
+    }
+    record = {}
+    for key, names in aliases.items():
+        value = next((raw[name] for name in names if name in raw), "" if key == "input" else None)
+        if not isinstance(value, str):
+            raise Invalid(f"{where}: expected a text {key!r}, got {value!r}")
+        record[key] = value
+    return record
+
+
+def _hub_rows(corpus: str, split: str) -> list[str]:
+    hub = CORPORA[corpus].hub
+    if hub is None:
+        raise Invalid(f"corpus {corpus!r} is not on the hub; use data.source: demo or local")
+    name, configuration, column, revision = hub
+    rows = _hub_dataset(name, configuration, split=split, revision=revision)[column]
+    return [str(row) for row in rows]
+
+
+def _hub_dataset(
+    name: str,
+    configuration: str | None = None,
+    *,
+    split: str = "train",
+    revision: str | None = None,
+) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(name, configuration, split=split, revision=revision)
+    except Exception as error:  # datasets raises many kinds; the user needs one line
+        first = next(iter(str(error).splitlines()), repr(error))
+        raise Invalid(
+            f"data source 'hub': data set {name!r}, split {split!r}: cannot be loaded ({first}); "
+            f"without network use data.source: local with a folder of files ({DATA_VARIABLE})"
+        ) from None

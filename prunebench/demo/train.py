@@ -1,0 +1,233 @@
+"""Train `demo-llama` on the demo world: a plain loop over a fixed number of steps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.demo.files import folder, sha256
+from prunebench.errors import Invalid
+from prunebench.tuning.template import prompt
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM
+
+log = logging.getLogger(__name__)
+
+LOG = "training.json"
+CORPORA = ("encyclopedia", "newswire")
+INSTRUCTIONS = "instructions/train.jsonl"
+QUESTION = "Question: {instruction}\nAnswer: {output}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes the model besides the world and the seed."""
+
+    steps: int = 900
+    batch: int = 16
+    length: int = 128  # tokens per window
+    peak_rate: float = 3e-3
+    final_rate: float = 1e-4
+    warmup_steps: int = 40
+    # Strong decay and an epsilon near the gradients' size let the units that the model needs little
+    # fade: norms then tell importance, as in models that were trained for long.
+    weight_decay: float = 1.0
+    epsilon: float = 1e-4
+    clip_norm: float = 1.0
+    # Shares of the documents; tuning is instruction rows in the tuning wording.
+    encyclopedia: float = 0.22
+    newswire: float = 0.18
+    recall: float = 0.28
+    reading: float = 0.27
+    tuning: float = 0.05
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 8
+    kv_heads: int = 4
+    neurons: int = 448
+    max_positions: int = 512
+
+
+RECIPE = Recipe()
+
+
+def pretrain(
+    root: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Train `demo-llama` on the world at `root` and save it, whole or not at all, at `out`.
+
+    `out` becomes a stock Hugging Face folder (safetensors, tokenizer) with the training log
+    `training.json`, which is also returned. The number of steps is fixed by the recipe (`steps`
+    overrides it, for tests), so the model does not depend on the machine's speed. Raises `Invalid`
+    where `root` is no demo world or `out` holds other files.
+    """
+    import torch
+
+    texts = _read(root)
+    recipe = RECIPE if steps is None else Recipe(steps=steps)
+    before = torch.get_num_threads()
+    with folder(out, owned_by=LOG) as draft, torch.random.fork_rng(devices=[]):
+        try:
+            torch.set_num_threads(threads or before)
+            torch.manual_seed(seed)
+            report = _train(texts, draft, recipe, seed)
+        finally:
+            torch.set_num_threads(before)
+        report["data_sha256"] = {path: sha256(Path(root) / path) for path in _inputs()}
+        (draft / LOG).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
+    import torch
+
+    from prunebench.demo.tokenizer import make_tokenizer
+
+    tokenizer = make_tokenizer(
+        (text for rows in texts.values() for text in rows), max_length=recipe.max_positions
+    )
+    ids = {
+        kind: tokenizer(rows, return_attention_mask=False)["input_ids"]
+        for kind, rows in texts.items()
+    }
+    # A blank line ends a document, as in the perplexity protocol, which joins rows by one.
+    end = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
+    batches = _batches(ids, end, recipe, random.Random(f"{seed}/documents"))
+    model = _model(len(tokenizer), recipe, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    started = time.perf_counter()
+    losses = _loop(model, batches, recipe)
+    seconds = time.perf_counter() - started
+    model.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    curve = [
+        {"step": i + 1, "loss": round(loss, 4)}
+        for i, loss in enumerate(losses)
+        if (i + 1) % 10 == 0 or i + 1 == len(losses)
+    ]
+    return {
+        "steps": recipe.steps,
+        "tokens": recipe.steps * recipe.batch * recipe.length,
+        "seed": seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "vocabulary": len(tokenizer),
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "recipe": asdict(recipe),
+        "loss_curve": curve,
+    }
+
+
+def _loop(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], recipe: Recipe) -> list[float]:
+    """AdamW with warm-up and cosine decay; returns the loss of every step (nats per token)."""
+    import torch
+
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    gains = [p for p in model.parameters() if p.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": gains, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, lr=recipe.peak_rate, betas=(0.9, 0.95), eps=recipe.epsilon, fused=True
+    )
+    losses: list[float] = []
+    model.train()
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe)
+        windows = next(batches)  # [batch, length + 1]
+        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            log.info("step %d of %d: loss %.3f", step + 1, recipe.steps, losses[-1])
+    return losses
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Learning rate: linear warm-up, then half a cosine down to the final rate."""
+    if step < recipe.warmup_steps:
+        return recipe.peak_rate * (step + 1) / recipe.warmup_steps
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    height = 0.5 * (1 + math.cos(math.pi * done))
+    return recipe.final_rate + height * (recipe.peak_rate - recipe.final_rate)
+
+
+def _batches(
+    ids: dict[str, list[list[int]]], end: list[int], recipe: Recipe, rng: random.Random
+) -> Iterator[torch.Tensor]:
+    """Windows of one endless stream of documents, half of them after a BOS: [batch, length + 1]."""
+    import torch
+
+    kinds = tuple(ids)
+    shares = [getattr(recipe, kind) for kind in kinds]
+    stream: list[int] = []
+    while True:
+        windows = []
+        for _ in range(recipe.batch):
+            while len(stream) <= recipe.length:
+                document = rng.choice(ids[rng.choices(kinds, shares)[0]])
+                stream += document[rng.random() < 0.5 :] + end
+            windows.append(stream[: recipe.length + 1])
+            del stream[: recipe.length]
+        yield torch.tensor(windows)
+
+
+def _model(vocabulary: int, recipe: Recipe, bos: int, eos: int) -> LlamaForCausalLM:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.neurons,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=recipe.max_positions,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _inputs() -> list[str]:
+    return [*(f"{corpus}/train.txt" for corpus in CORPORA), INSTRUCTIONS]
+
+
+def _read(root: Path) -> dict[str, list[str]]:
+    """The training documents by kind: both corpora, the questions, the tuning wording."""
+    root = Path(root)
+    for path in _inputs():
+        if not (root / path).is_file():
+            raise Invalid(f"{root / path}: expected a demo world there, found no such file")
+    texts = {
+        corpus: (root / corpus / "train.txt").read_text(encoding="utf-8").splitlines()
+        for corpus in CORPORA
+    }
+    rows = [
+        json.loads(line) for line in (root / INSTRUCTIONS).read_text(encoding="utf-8").splitlines()
+    ]
+    texts["recall"] = [QUESTION.format(**row) for row in rows if not row["input"]]
+    texts["reading"] = [f"{row['input']}\n{QUESTION.format(**row)}" for row in rows if row["input"]]
+    texts["tuning"] = [prompt(row) + row["output"] for row in rows]
+    return texts

@@ -1,0 +1,77 @@
+"""Devices of jobs: one GPU for one job at a time, and no more CPU threads than were given."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prunebench.errors import Unsupported
+
+WAIT_S = 1.0
+
+
+@contextmanager
+def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, str]]:
+    """Environment variables that give a job its device; a GPU is locked until the block ends.
+
+    device  "cpu", or "cuda": the first visible GPU that no other job of this machine holds; waits
+            for one if all are taken (the scheduler counts GPUs but does not hand out numbers)
+    folder  where the lock files lie
+
+    Raises Unsupported when a GPU is asked for and there is none.
+    """
+    if device == "cpu":
+        yield {"CUDA_VISIBLE_DEVICES": ""}
+        return
+    gpus = visible_gpus()
+    if not gpus:
+        raise Unsupported("device 'cuda' was asked for, but no GPU is visible")
+    folder = folder or Path(tempfile.gettempdir()) / f"prunebench-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    descriptor, gpu = _acquire(gpus, folder)
+    try:
+        yield {"CUDA_VISIBLE_DEVICES": gpu}
+    finally:
+        os.close(descriptor)
+
+
+def visible_gpus() -> list[str]:
+    """Numbers or ids of the GPUs that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu.strip() for gpu in given.split(",") if gpu.strip()]
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return listing.stdout.split()
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Environment variables that keep numerical libraries to so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+    return {**dict.fromkeys(names, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _acquire(gpus: list[str], folder: Path) -> tuple[int, str]:
+    """Lock the first free GPU; the lock goes with the process, however that ends."""
+    while True:
+        for gpu in gpus:
+            descriptor = os.open(folder / f"gpu-{gpu}.lock", os.O_CREAT | os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor, gpu
+            except OSError:
+                os.close(descriptor)
+        time.sleep(WAIT_S)

@@ -1,0 +1,73 @@
+"""Jobs: what the workflow's rules run. Each writes one JSON file that says how it ended.
+
+A job runs in a process of its own, so that whatever happens to it - an error, a lack of memory, a
+kill, a time limit - ends as `failed` with its reason in the file, and the other cells go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prunebench.devices import reserved, thread_limits
+from prunebench.errors import Unsupported
+from prunebench.record import write_json
+
+
+def run(
+    kind: str,
+    arguments: Sequence[str],
+    out: Path,
+    *,
+    device: str,
+    threads: int,
+    timeout_s: int | None = None,
+) -> None:
+    """Run the job `prunebench.jobs.<kind>` in a process of its own and see that `out` is written.
+
+    A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
+    """
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *arguments]
+    try:
+        with reserved(device) as environment:
+            command += ["--out", str(out), "--device", device]
+            limits = thread_limits(threads)
+            child = subprocess.Popen(command, env={**os.environ, **environment, **limits})
+            reason = _wait(child, timeout_s)
+    except Unsupported as error:
+        reason = str(error)
+    if not out.exists():
+        write_json(out, {"status": "failed", "reason": reason})
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: int | None) -> str:
+    """Why the job ended, should it turn out that it wrote nothing."""
+
+    def leave(*_: Any) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        return _reason(child.wait(timeout=timeout_s))
+    except subprocess.TimeoutExpired:
+        return f"time limit of {timeout_s} s exceeded"
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        child.kill()  # does nothing to a job that has ended
+        child.wait()
+
+
+def _reason(code: int) -> str:
+    if -code in (signal.SIGTERM, signal.SIGINT):  # stopped from outside, like this process itself
+        sys.exit(128 - code)
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"the job was killed by {name}{hint}"
+    return f"the job ended with exit status {code} and wrote no result"

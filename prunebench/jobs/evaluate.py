@@ -1,0 +1,72 @@
+"""Evaluate one cell: perplexities and zero-shot accuracy of its final model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prunebench.data import text_digest
+from prunebench.errors import Failure, Invalid, Unsupported
+from prunebench.evaluate import perplexity
+from prunebench.jobs import work
+from prunebench.protocols import Protocol
+from prunebench.record import provenance
+
+
+def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run an evaluation job. A part that cannot be had says so; the other parts are measured."""
+    work.deterministic(spec["seed"])
+    model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
+    source = work.data_source(spec)
+
+    def measure(protocol: Protocol) -> dict[str, Any]:
+        rows = source.rows(protocol.corpus, protocol.split)
+        return {**perplexity(model, tokenizer, rows, protocol), "data_sha256": text_digest(rows)}
+
+    protocols = [Protocol(**entry) for entry in spec["perplexity"]]
+    start_s = time.perf_counter()
+    figures = {p.key: part(lambda p=p: measure(p)) for p in protocols}
+    accuracies = part(lambda: zeroshot(spec, model, tokenizer, source, arguments))
+    return {
+        "perplexity": figures,
+        "zeroshot": accuracies,
+        "timing": {"model_s": time.perf_counter() - start_s},
+        "provenance": provenance(),
+    }
+
+
+def part(work_on_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A part of the result, or its status and reason."""
+    try:
+        return work_on_it()
+    except Unsupported as error:
+        return {"status": "skipped", "reason": str(error)}
+    except (Invalid, Failure) as error:
+        return {"status": "failed", "reason": str(error)}
+
+
+def zeroshot(
+    spec: Mapping[str, Any], model: Any, tokenizer: Any, source: Any, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The zero-shot suite through lm-eval, imported only here."""
+    settings = spec["zeroshot"]
+    if settings is None:
+        raise Unsupported("the campaign asks for no zero-shot suite")
+    from prunebench import zeroshot as suite
+
+    return suite.evaluate(
+        model,
+        tokenizer,
+        suite=settings["suite"],
+        source=source,
+        device=arguments.device,
+        batch_size=settings.get("batch_size", "auto"),
+        limit=settings.get("limit"),
+        workdir=arguments.out.parent,
+    )
+
+
+if __name__ == "__main__":
+    work.main(evaluate, inputs=1)

@@ -1,0 +1,175 @@
+"""Prune one cell: the method decides, the suite cuts, verifies, saves and meters."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunebench import models
+from prunebench.architectures import structures_of
+from prunebench.context import Context
+from prunebench.cost import meter
+from prunebench.data import calibration_tokens
+from prunebench.errors import Failure, Invalid
+from prunebench.jobs import work
+from prunebench.plugins import Plugin, discover
+from prunebench.record import provenance
+from prunebench.selection import TOLERANCE, Budget
+from prunebench.structure import Decision
+from prunebench.surgery import count_decoder_parameters, count_parameters, cut
+
+VERIFY_TOKENS = (2, 32)
+USED_CALIBRATION = "used calibration"
+
+
+def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a pruning job and describe its result."""
+    work.deterministic(spec["seed"])
+    plugin = discover(tuple(spec["plugins"]))[spec["method"]]
+    model, tokenizer = work.load_original(spec["model"], arguments.device)
+    dense = count_parameters(model), count_decoder_parameters(model)
+    cell = arguments.out.parent
+    workdir = cell / "prune.work"
+    workdir.mkdir(parents=True, exist_ok=True)
+    with meter(arguments.device) as cost:
+        context = make_context(spec, model, tokenizer, cost, workdir)
+        decision = decide(plugin, model, context)
+    verification, uniform = cut(model, decision, verify_tokens(model, spec["seed"]))
+    if not verification.passed:
+        raise Failure(
+            "the sliced model differs from the masked one by "
+            f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
+        )
+    changed = bool(decision.keep) or plugin.tunes_itself
+    folder = cell / "model"
+    loader = "transformers"
+    if changed:
+        text = decision.to_json()
+        loader = models.save(model, tokenizer, folder, uniform=uniform, decision=text)
+    shutil.rmtree(workdir)
+    return {
+        "model": model_facts(spec["model"], model, dense[0], folder if changed else None),
+        "sparsity": sparsity_facts(spec["sparsity"], decision, model, dense),
+        "verify": verification.to_dict(),
+        "export": {
+            "status": "ok",
+            "loadable_by": loader,
+            "path": "model" if changed else None,
+        },
+        "cost": cost.report(),
+        "method_notes": {k: v for k, v in context.notes.items() if k != USED_CALIBRATION},
+        "used_calibration": USED_CALIBRATION in context.notes,
+        "timing": {"model_s": cost.report()["wall_s"]},
+        "provenance": provenance(plugin_sha256=spec["plugin_sha256"]),
+    }
+
+
+def make_context(
+    spec: Mapping[str, Any], model: Any, tokenizer: Any, cost: Any, workdir: Path
+) -> Context:
+    """The Context of a method for one cell."""
+    structures = structures_of(model)
+    notes: dict[str, Any] = {}
+
+    def sample(samples: int | None, length: int | None) -> torch.Tensor:
+        settings = spec["calibration"]
+        if settings is None:
+            raise Invalid("the method needs calibration text: add `calibration` to the campaign")
+        notes[USED_CALIBRATION] = True
+        rows = work.data_source(spec).rows(settings["corpus"], settings["split"])
+        return calibration_tokens(
+            rows,
+            tokenizer,
+            samples=samples or settings["samples"],
+            length=length or settings["length"],
+            seed=spec["seed"],
+        )
+
+    def tuning() -> tuple[list[dict[str, str]], Any]:
+        from prunebench.tuning import Tuning
+
+        if spec["recovery"] is None:
+            raise Invalid("the method needs tuning data: add `recovery` to the campaign")
+        settings = {k: v for k, v in spec["recovery"].items() if k != "instructions"}
+        records = work.data_source(spec).instructions(spec["recovery"]["instructions"])
+        return records, Tuning.from_config(settings, where="recovery")
+
+    return Context(
+        sparsity=spec["sparsity"],
+        seed=spec["seed"],
+        device=next(model.parameters()).device,
+        params=spec["params"],
+        workdir=workdir,
+        structures=structures,
+        budget=Budget(model, structures),
+        cost=cost,
+        tokenizer=tokenizer,
+        sample_calibration=sample,
+        load_tuning=tuning,
+        multiple_of=spec["multiple_of"],
+        notes=notes,
+    )
+
+
+def decide(plugin: Plugin, model: Any, context: Context) -> Decision:
+    """Let the method decide, and check what it returns and what it did to the weights."""
+    decision = plugin.load()(model, context)
+    if not isinstance(decision, Decision):
+        raise Failure(f"{plugin.name}: prune() returned {type(decision).__name__}, not a Decision")
+    decision.check(structures_of(model))
+    broken = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
+    if broken:
+        raise Failure(f"{plugin.name}: left weights that are not finite in {broken[0]}")
+    return decision
+
+
+def verify_tokens(model: Any, seed: int) -> torch.Tensor:
+    """Fixed random token ids on which the masked and the sliced model are compared."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.config.vocab_size, VERIFY_TOKENS, generator=generator)
+
+
+def model_facts(
+    entry: Mapping[str, Any], model: Any, dense: int, folder: Path | None
+) -> dict[str, Any]:
+    """The record's `model` part."""
+    return {
+        "family": model.config.model_type,
+        "kind": entry["kind"],
+        "source": entry["source"],
+        "revision": entry["revision"],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "parameters_dense": dense,
+        "parameters": count_parameters(model),
+        "weights_sha256": models.weights_digest(folder) if folder else None,
+    }
+
+
+def sparsity_facts(
+    target: float, decision: Decision, model: Any, dense: tuple[int, int]
+) -> dict[str, Any]:
+    """The record's `sparsity` part: what was asked for, and what really left."""
+    achieved = 1.0 - count_parameters(model) / dense[0]
+    native = decision.how.get("native_ratio")
+    within = abs(achieved - target) <= TOLERANCE
+    note = None
+    if not within:
+        note = "units are too coarse for the target" if native is None else f"native ratio {native}"
+    return {
+        "target": target,
+        "achieved": achieved,
+        "decoder_achieved": 1.0 - count_decoder_parameters(model) / dense[1],
+        "native_ratio": native,
+        "native": native is not None,
+        "within_tolerance": within,
+        "note": note,
+    }
+
+
+if __name__ == "__main__":
+    work.main(prune)

@@ -1,0 +1,51 @@
+"""Recover one pruned cell by LoRA tuning on the campaign's data and token budget."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from prunebench import models, tuning
+from prunebench.cost import meter
+from prunebench.jobs import work
+from prunebench.record import provenance
+
+
+def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a recovery job: tune the model of the pruning job, merge, save."""
+    work.deterministic(spec["seed"])
+    pruned = work.read_stage(arguments.inputs[0])
+    model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
+    given = spec["recovery"]
+    settings = tuning.Tuning.from_config(
+        {key: value for key, value in given.items() if key != "instructions"}, where="recovery"
+    )
+    cell = arguments.out.parent
+    with meter(arguments.device) as cost:
+        model, report = tuning.recover(
+            model,
+            tokenizer,
+            work.data_source(spec).instructions(given["instructions"]),
+            settings,
+            workdir=cell / "recover.work",
+            seed=spec["seed"],
+            device=arguments.device,
+        )
+        cost.forward(report["tuning_tokens"])
+        cost.backward(report["tuning_tokens"])
+    uniform = pruned["export"]["loadable_by"] == "transformers"
+    loader = models.save(model, tokenizer, cell / "model", uniform=uniform)
+    digest = models.weights_digest(cell / "model")
+    return {
+        "model": {**pruned["model"], "weights_sha256": digest},
+        "export": {**pruned["export"], "loadable_by": loader, "path": "model"},
+        "cost": cost.report(),
+        "tuning": report,
+        "timing": {"model_s": cost.report()["wall_s"]},
+        "provenance": provenance(),
+    }
+
+
+if __name__ == "__main__":
+    work.main(recover, inputs=1)

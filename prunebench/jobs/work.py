@@ -1,0 +1,138 @@
+"""What all jobs share: arguments, how an error becomes a reason, models named in JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from prunebench.config import DEMO_ROOT, locate
+from prunebench.data import Source, open_source
+from prunebench.errors import PrunebenchError, Unsupported
+from prunebench.record import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Work = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Any]]
+
+
+class Unavailable(Exception):
+    """An earlier job of the cell ended without a model; its status and reason are passed on."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def main(work: Work, *, inputs: int | str = 0) -> None:
+    """Parse arguments, do the work, write its result or the reason why there is none."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser()
+    if inputs:
+        parser.add_argument("inputs", nargs=inputs, type=Path)
+    parser.add_argument("--spec", required=True, type=json.loads)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--device", required=True)
+    arguments = parser.parse_args()
+    result = attempt(work, arguments.spec, arguments)
+    job_s = time.time() - psutil.Process().create_time()
+    write_json(arguments.out, {**result, "timing": {"job_s": job_s, **result.pop("timing", {})}})
+
+
+def attempt(work: Work, spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The work's result with status ok, or status failed or skipped with the reason."""
+    try:
+        return {"status": "ok", "reason": None, **work(spec, arguments)}
+    except Unavailable as error:
+        return {"status": error.status, "reason": str(error)}
+    except Unsupported as error:
+        return {"status": "skipped", "reason": str(error)}
+    except PrunebenchError as error:
+        return {"status": "failed", "reason": str(error)}
+    except Exception as error:  # whatever a plugin does must end as a row with its reason
+        traceback.print_exc(file=sys.stderr)
+        return {"status": "failed", "reason": describe_error(error)}
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for the table: an out of memory by that name, else the error's type and message."""
+    import torch
+
+    text = " ".join(str(error).split())
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
+        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        reached = f" (peak {peak:.0f} MiB)" if peak else ""
+        return f"out of memory{reached}: {text[:200]}"
+    return f"{type(error).__name__}: {text[:500]}"
+
+
+def read_stage(path: Path) -> dict[str, Any]:
+    """The result of an earlier job. Raises Unavailable when it did not end well."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if result["status"] != "ok":
+        raise Unavailable(result["status"], result["reason"])
+    return result
+
+
+def load_original(
+    model: Mapping[str, Any], device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the unpruned model of a campaign's model entry."""
+    from prunebench.models import load
+
+    return load(
+        locate(model["kind"], model["source"]) if model["kind"] != "hub" else model["source"],
+        revision=model["revision"],
+        dtype=resolve_dtype(model["dtype"], device),
+        device=device,
+        trust_remote_code=model["trust_remote_code"],
+    )
+
+
+def load_stage(
+    path: Path, model: Mapping[str, Any], device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model that an earlier job describes: its saved folder, or the original."""
+    from prunebench.models import load
+
+    folder = stage_folder(path)
+    if folder is None:
+        return load_original(model, device)
+    return load(folder, dtype=resolve_dtype(model["dtype"], device), device=device)
+
+
+def stage_folder(path: Path) -> Path | None:
+    """Folder of the saved model of an earlier job; None if that left the original as it was."""
+    saved = read_stage(path)["export"]["path"]
+    return None if saved is None else path.parent / saved
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """`auto` is float32 on a CPU and bfloat16 on a GPU."""
+    if dtype != "auto":
+        return dtype
+    return "float32" if device == "cpu" else "bfloat16"
+
+
+def data_source(spec: Mapping[str, Any]) -> Source:
+    """The data source that a job's spec names."""
+    return open_source(spec["source"], spec["data_root"], demo_root=DEMO_ROOT)
+
+
+def deterministic(seed: int) -> None:
+    """Seed torch's global generator and ask for deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,199 @@
+"""Load and save models: a hub id, a local folder, or a folder that this suite wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import Invalid
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MARKER = "prunebench.json"
+"""File in a saved folder that states the decision and whether shapes differ between layers."""
+
+
+def load(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model in evaluation mode, and its tokenizer.
+
+    source  a local folder (stock, or pruned with other shapes in every layer) or a hub id
+    dtype   torch's name of the type of the weights
+
+    Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(source)
+    if folder.is_dir():
+        check_folder(folder)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
+        if _mixed(folder):
+            model = _load_mixed(folder, dtype=getattr(torch, dtype))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(source), dtype=getattr(torch, dtype), use_safetensors=True, **options
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Invalid(f"model {source}: cannot be loaded: {_first_line(error)}") from None
+    return model.to(device).eval(), tokenizer
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    uniform: bool,
+    decision: str | None = None,
+) -> str:
+    """Write a Hugging Face folder in safetensors, whole or not at all.
+
+    uniform   all layers have the same shapes, so that a config can describe them
+    decision  the Decision as JSON text, kept beside the weights
+
+    Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    stock = _save_config_and_weights(model, partial, uniform=uniform)
+    tokenizer.save_pretrained(partial)
+    marker = {"format": 1, "loadable_by": "transformers" if stock else "prunebench"}
+    if decision is not None:
+        marker["decision"] = json.loads(decision)
+    (partial / MARKER).write_text(json.dumps(marker, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return marker["loadable_by"]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise Invalid unless the folder has a config, a tokenizer and complete safetensors."""
+    if not (folder / "config.json").is_file():
+        raise Invalid(f"model {folder}: expected a Hugging Face folder, found no config.json")
+    for path in weight_files(folder):
+        if not path.is_file():
+            raise Invalid(f"model {folder}: missing shard {path.name}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, as its index names them."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        what = "only pickled weights; convert them to" if pickled else "no"
+        raise Invalid(f"model {folder}: found {what} safetensors weights")
+    return [single]
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the weight files of a folder."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: bool) -> bool:
+    """Save so that stock classes accept the config where shapes permit it; True if they do.
+
+    LlamaConfig insists that the number of heads divides hidden_size although head_dim is explicit.
+    Mistral's is the same computation under the same names, without biases, and has no such rule.
+    """
+    config = model.config
+    heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
+    refused = config.model_type == "llama" and config.hidden_size % config.num_attention_heads != 0
+    if not refused:
+        model.save_pretrained(folder)
+        return uniform
+    for key in heads:
+        setattr(config, key, 1)  # a placeholder that passes the check
+    model.save_pretrained(folder)
+    for key, value in heads.items():
+        setattr(config, key, value)
+    if not uniform or config.attention_bias or config.mlp_bias:
+        return False
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8")) | heads
+    raw.update(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
+    path.write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return True
+
+
+def _mixed(folder: Path) -> bool:
+    return describe(folder).get("loadable_by") == "prunebench"
+
+
+def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the stock model without weights, give every parameter the shape on disk, fill strictly.
+
+    The tensors themselves say what the shapes are, so there is nothing that could disagree.
+    """
+    from accelerate import init_empty_weights
+    from safetensors.torch import load_file
+    from torch import nn
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prunebench.architectures import refresh
+    from prunebench.surgery import sync_features
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        tensors.update(load_file(path))
+    config = AutoConfig.from_pretrained(folder)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    _tie(model)
+    expected = {name for name, _ in model.named_parameters()}
+    missing, surplus = expected - set(tensors), set(tensors) - expected
+    if missing or surplus:
+        raise Invalid(
+            f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "
+            f"unknown {sorted(surplus)[:3]}"
+        )
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, nn.Parameter(tensor.to(dtype)))
+    _tie(model)
+    for module in model.modules():
+        sync_features(module)
+    refresh(model)
+    return model
+
+
+def _tie(model: PreTrainedModel) -> None:
+    if model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+
+
+def describe(folder: Path) -> Mapping[str, Any]:
+    """What a saved folder says of itself: its marker, or an empty mapping for a stock folder."""
+    marker = folder / MARKER
+    return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,101 @@
+"""Latency of prefill and decode: what is run, how it is timed, in which order.
+
+Prefill reads the prompt, fills the key-value cache and yields the logits of the last position:
+the time to the first token. Decode feeds fixed tokens one by one through the model with that
+cache; no sampling, so that only the model is timed.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def prefill(model: Callable[..., Any], prompt: Tensor) -> Any:
+    """Read `prompt` [batch, length]; the output holds last-position logits and the cache."""
+    return model(input_ids=prompt, use_cache=True, **_last_logits_only(model))
+
+
+def decode(model: Callable[..., Any], cache: Any, tokens: Tensor) -> Any:
+    """Feed `tokens` [batch, new] one by one, each with the cache so far; returns the last output.
+
+    The cache grows in place.
+    """
+    output = None
+    for step in range(tokens.shape[1]):
+        token = tokens[:, step : step + 1]  # [batch, 1]
+        output = model(input_ids=token, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+    return output
+
+
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """The result of `run` and its time in ms: CUDA events on a GPU, the wall clock on the CPU."""
+    if device.type != "cuda":
+        start_s = time.perf_counter()
+        result = run()
+        return result, 1e3 * (time.perf_counter() - start_s)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)  # nothing queued before may count
+    start.record(torch.cuda.current_stream(device))
+    result = run()
+    end.record(torch.cuda.current_stream(device))
+    torch.cuda.synchronize(device)
+    return result, start.elapsed_time(end)
+
+
+def time_round(
+    model: Callable[..., Any], prompt: Tensor, tokens: Tensor
+) -> tuple[float, float | None]:
+    """One round of one model: prefill in ms, decode in ms per token (None without new tokens)."""
+    output, prefill_ms = timed(lambda: prefill(model, prompt), prompt.device)
+    if tokens.shape[1] == 0:
+        return prefill_ms, None
+    cache = output.past_key_values
+    del output  # its logits are none of decode's business
+    _, decode_ms = timed(lambda: decode(model, cache, tokens), prompt.device)
+    return prefill_ms, decode_ms / tokens.shape[1]
+
+
+def rounds(names: Sequence[str], seed: int) -> Iterator[list[str]]:
+    """Orders in which all models take their turn, round after round, without end.
+
+    Every second round is the one before it in reverse, so that of any two models each goes first
+    equally often; who follows whom is drawn anew for each pair of rounds.
+    """
+    draw = random.Random(seed)
+    while True:
+        order = list(names)
+        draw.shuffle(order)
+        yield order
+        yield order[::-1]
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of the timings inside the block."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _last_logits_only(model: Callable[..., Any]) -> dict[str, int]:
+    """Ask for the last position's logits where the model can, as text generation does."""
+    plain = getattr(model, "_orig_mod", model)  # the module inside a compiled one
+    known = inspect.signature(plain.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in known else {}

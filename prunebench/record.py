@@ -1,0 +1,297 @@
+"""One cell's results as one JSON file: written whole or not at all, and checked when read.
+
+A record is a mapping in the form of `schemas/record.schema.yaml`. Its `checksum` covers everything
+else in it, so that a number that was changed by hand is noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import prunebench
+from prunebench.errors import Invalid
+
+SCHEMA_VERSION = 1
+PACKAGES = tuple(
+    "accelerate datasets lm_eval numpy peft safetensors tokenizers torch transformers".split()
+)
+
+
+def write(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Validate a record and write it atomically; `schema_version` and `checksum` are set here.
+
+    Raises Invalid (naming file and key) if the mapping violates the schema or holds NaN; then
+    nothing is written.
+    """
+    body = {"schema_version": SCHEMA_VERSION} | _plain(_without_checksum(mapping), str(path))
+    validate(body, str(path))
+    write_json(path, body | {"checksum": checksum(body)})
+
+
+def write_json(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write JSON atomically: sorted keys, one space of indent, no NaN, a newline at the end."""
+    plain = _plain(mapping, str(path))
+    text = json.dumps(plain, allow_nan=False, ensure_ascii=False, indent=1, sort_keys=True)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file that is there whole or not at all, whenever the process dies.
+
+    The temporary file lies in the same folder, for os.replace is atomic only within a file system.
+    A lone surrogate is written as its escape, which in JSON is what it means.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(
+            temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n"
+        ) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record as it was given to `write`.
+
+    Raises Invalid, naming file and key, for a file that is absent, truncated, not UTF-8, of another
+    schema version, against the schema, changed since it was written, or that holds NaN.
+    """
+    where = str(path)
+    body = _parse(Path(path), where)
+    validate(body, where)
+    found = body.pop("checksum", None)
+    if found is None:
+        raise Invalid(f"{where}: checksum: missing; the record was not written by prunebench")
+    if found != checksum(body):
+        raise Invalid(
+            f"{where}: checksum: does not fit the content, so the file was changed after it was "
+            "written; delete it and run the cell again"
+        )
+    return body
+
+
+def validate(mapping: Mapping[str, Any], where: str) -> None:
+    """Raise Invalid, naming `where` and the key, unless the mapping is a record of this version."""
+    if not isinstance(mapping, Mapping):
+        raise Invalid(f"{where}: expected a JSON object, got {_short(mapping)}")
+    _check_version(mapping, where)
+    plain = _plain(mapping, where)
+    errors = sorted(_validator().iter_errors(plain), key=lambda error: _key(error.absolute_path))
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise Invalid(f"{where}: {_describe(errors[0])}{more}")
+
+
+def checksum(mapping: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a record without its checksum."""
+    return hashlib.sha256(_canonical(_without_checksum(mapping)).encode()).hexdigest()
+
+
+def provenance(
+    *,
+    device: str | None = None,
+    plugin_sha256: str | None = None,
+    data_sha256: Mapping[str, str | None] | None = None,
+    packages: tuple[str, ...] = PACKAGES,
+) -> dict[str, Any]:
+    """Where, when and with what a record is made; imports none of the packages it names.
+
+    `device` is what did the work; without it, the GPU if this process used one, else the CPU.
+    """
+    commit, dirty = _git_state()
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "prunebench_version": prunebench.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _package_version(name) for name in packages},
+        "device": device or _device_name(),
+        "plugin_sha256": plugin_sha256,
+        "data_sha256": dict(data_sha256 or {}),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _device_name() -> str:
+    # a process that never imported torch cannot have used a GPU
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    return cpu_name()
+
+
+def _canonical(mapping: Mapping[str, Any]) -> str:
+    return json.dumps(mapping, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def _without_checksum(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key != "checksum"}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(path: Path, where: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise Invalid(f"{where}: holds {constant}, which is not a number in JSON")
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except OSError as error:
+        raise Invalid(f"{where}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{where}: byte {error.start} is not UTF-8; the file is damaged") from error
+    except json.JSONDecodeError as error:
+        raise Invalid(
+            f"{where}: truncated or not JSON at line {error.lineno}, column {error.colno} "
+            f"({error.msg}); delete it and run the cell again"
+        ) from error
+    except RecursionError as error:
+        raise Invalid(f"{where}: nested too deeply to be a record") from error
+
+
+def _check_version(mapping: Mapping[str, Any], where: str) -> None:
+    version = mapping.get("schema_version")
+    if version == SCHEMA_VERSION and type(version) is int:
+        return
+    advice = "run the cell again"
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        advice = "it was written by a newer prunebench: update this one"
+    raise Invalid(
+        f"{where}: schema_version: expected {SCHEMA_VERSION}, got {_short(version)}; {advice}"
+    )
+
+
+def _plain(value: Any, where: str, key: str = "") -> Any:
+    """A copy of dicts, lists and scalars; raises Invalid, naming the key, for anything else."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, where, _join(key, str(k))) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, where, f"{key}[{position}]") for position, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid(f"{where}: {key}: {value} is no number in JSON; use null with a reason")
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    raise Invalid(f"{where}: {key}: {type(value).__name__} has no form in JSON")
+
+
+@functools.cache
+def _validator() -> Any:
+    import jsonschema
+    import yaml
+
+    file = Path(__file__).parent / "schemas" / "record.schema.yaml"
+    schema = yaml.safe_load(file.read_text(encoding="utf-8"))
+    definitions = {f"#/$defs/{name}": entry for name, entry in schema.pop("$defs").items()}
+    return jsonschema.Draft202012Validator(_inlined(schema, definitions))
+
+
+def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """The schema without $ref: following them takes half of the time of a validation."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own = {key: _inlined(value, definitions) for key, value in node.items() if key != "$ref"}
+    if "$ref" not in node:
+        return own
+    return _inlined(definitions[node["$ref"]], definitions) | own
+
+
+def _describe(error: Any) -> str:
+    """One line for one violation: the key, what was expected, what came."""
+    key = _key(error.absolute_path)
+    if error.validator == "required":
+        absent = [name for name in error.validator_value if name not in error.instance]
+        return f"{_join(key, absent[0])}: missing"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(name for name in error.instance if name not in known)
+        return f"{_join(key, unknown[0])}: unknown key; known: {', '.join(sorted(known))}"
+    expected = error.validator_value
+    if error.validator == "anyOf":
+        expected = "null or what the schema describes"
+    return f"{key}: expected {error.validator} {_short(expected)}, got {_short(error.instance)}"
+
+
+def _key(path: Any) -> str:
+    key = ""
+    for part in path:
+        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, str(part))
+    return key
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _short(value: Any, width: int = 80) -> str:
+    text = str(value) if isinstance(value, list) else repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+@functools.cache
+def _package_version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout that this library is part of; (None, None) outside one.
+
+    An installed copy may lie inside the checkout of another project: only a tracked file counts.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

@@ -1,0 +1,113 @@
+"""LoRA through peft: put adapters on a model, and fold them into its weights again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import Failure, Invalid
+from .settings import Tuning
+
+logger = logging.getLogger(__name__)
+
+MERGE_TOLERANCE = 1e-4  # fp32, per unit of the largest logit (at least 1)
+
+
+def attach(model: Any, settings: Tuning, *, seed: int) -> Any:
+    """`model` wrapped by peft, with LoRA on the target Linears; everything else is frozen.
+
+    Works on layers of different shapes; a Linear that pruning has emptied gets none.
+    The adapter is named by its full path, drawn from `seed`, and changes nothing at first (B = 0).
+    Raises `Invalid` for a target that the decoder blocks do not have.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=target_names(model, settings),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    set_seed(seed)
+    return get_peft_model(model, config)
+
+
+def target_names(model: Any, settings: Tuning) -> list[str]:
+    """Full names of the Linears inside decoder blocks that `settings.targets` asks for."""
+    import torch
+
+    inside = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith(_blocks(model))
+    }
+    known = sorted({name.rpartition(".")[2] for name in inside})
+    wanted = known if settings.targets == "auto" else settings.targets
+    missing = [target for target in wanted if target not in known]
+    if missing or not inside:
+        raise Invalid(
+            f"tuning.targets: {type(model).__name__} has no {', '.join(missing) or 'Linear'} in "
+            f"its decoder blocks; it has {', '.join(known) or 'none'}; name those or write 'auto'"
+        )
+    return [
+        name
+        for name, module in inside.items()
+        if name.rpartition(".")[2] in wanted and module.weight.numel()
+    ]
+
+
+def merge(wrapped: Any, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The plain model of the same class with its adapters folded in, and how far logits moved.
+
+    `batch`: input_ids and attention_mask [batch, length] on the model's device. The report has
+    `merge_max_abs_logit_difference` over the positions that are not padding, and `merge_tolerance`
+    (None unless the weights are fp32: in bf16 the rounding of the weights decides).
+    Raises `Failure` when fp32 logits move by more than the tolerance.
+    """
+    import torch
+
+    plain = wrapped.get_base_model()
+    training = plain.training
+    plain.eval()
+    is_fp32 = all(p.dtype == torch.float32 for p in plain.parameters())
+    before = _logits(plain, batch)
+    plain = wrapped.merge_and_unload()
+    after = _logits(plain, batch)
+    plain.train(training)
+    difference = (after - before).abs().max().item()
+    tolerance = MERGE_TOLERANCE * max(1.0, before.abs().max().item()) if is_fp32 else None
+    if tolerance is not None and not difference <= tolerance:
+        raise Failure(
+            f"merging LoRA moved logits by {difference:.3g}, expected at most {tolerance:.3g} "
+            "in fp32; the merged weights are not those that were tuned"
+        )
+    return plain, {
+        "merge_max_abs_logit_difference": difference,
+        "merge_tolerance": tolerance,
+    }
+
+
+def _blocks(model: Any) -> tuple[str, ...]:
+    """Name prefixes of the outermost lists of modules: the decoder's stack of blocks."""
+    import torch
+
+    lists = [n for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)]
+    return tuple(
+        f"{name}."
+        for name in lists
+        if not any(name.startswith(f"{outer}.") for outer in lists if outer != name)
+    )
+
+
+def _logits(model: Any, batch: Mapping[str, Any]) -> Any:
+    import torch
+
+    with torch.no_grad():
+        logits = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits
+    return logits[batch["attention_mask"].bool()].float()  # [tokens, vocabulary]

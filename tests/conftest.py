@@ -1,0 +1,93 @@
+"""Fixtures for all tests: tiny random models, their tokenizer, and the real data where present."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+for _variable, _folder in (("PRUNEBENCH_DATA", "data"), ("PRUNEBENCH_MODELS", "models")):
+    if (REPOSITORY.parent / "shared" / _folder).is_dir():
+        os.environ.setdefault(_variable, str(REPOSITORY.parent / "shared" / _folder))
+
+
+def _folder_of(variable: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"{variable} names no folder: the real files are not here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with the real corpora and tasks."""
+    return _folder_of("PRUNEBENCH_DATA")
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder with small real checkpoints."""
+    return _folder_of("PRUNEBENCH_MODELS")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A tokenizer of bytes: 256 of them, <s> (put first) and </s>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {t: i for i, t in enumerate(["<s>", "</s>", *sorted(_alphabet(pre_tokenizers))])}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Any]:
+    """Function that makes a tiny random model: tiny("qwen2", tie_word_embeddings=True, ...)."""
+    return make_tiny
+
+
+def make_tiny(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
+    """A random model of a family with norms and biases that are not 1 and 0."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = {
+        "vocab_size": 258,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = AutoConfig.for_model(family, **{**settings, **changes})
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or name.endswith("bias"):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(4.0)
+    return model.eval()
+
+
+def _alphabet(pre_tokenizers: Any) -> list[str]:
+    return pre_tokenizers.ByteLevel.alphabet()

@@ -1,0 +1,257 @@
+"""Jobs: a cell's way through prune and evaluate, and every way in which one can end badly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import make_tiny
+
+from prunebench import jobs, models
+from prunebench.jobs import evaluate, profile, prune, recover, work
+from prunebench.surgery import count_parameters
+
+SPEC = {
+    "sparsity": 0.2,
+    "seed": 0,
+    "source": "local",
+    "method": "random",
+    "params": {
+        "scope": "layer",
+        "kinds": ["heads", "neurons"],
+        "protect_first": "auto",
+        "protect_last": "auto",
+    },
+    "multiple_of": {},
+    "plugins": [],
+    "plugin_sha256": "0" * 64,
+    "calibration": {"corpus": "newswire", "split": "train", "samples": 4, "length": 16},
+    "recovery": None,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tokenizer):
+    """A saved tiny model and a corpus, and the spec that names them."""
+    root = tmp_path_factory.mktemp("world")
+    (root / "newswire").mkdir()
+    text = "\n".join(f"item {i}: something happened somewhere" for i in range(60))
+    for split in ("train", "test"):
+        (root / "newswire" / f"{split}.txt").write_text(text)
+    (root / "alpaca").mkdir()
+    records = [
+        {"instruction": f"Say {i}.", "input": "", "output": f"It is {i}."} for i in range(40)
+    ]
+    text = "\n".join(json.dumps(entry) for entry in records)
+    (root / "alpaca" / "train.jsonl").write_text(text)
+    model = make_tiny(intermediate_size=96)
+    models.save(model, tokenizer, root / "original", uniform=True)
+    entry = {"name": "t", "kind": "local", "source": str(root / "original"), "revision": None}
+    entry |= {"dtype": "auto", "trust_remote_code": False}
+    return {**SPEC, "model": entry, "data_root": str(root)}
+
+
+def attempt(function, spec, out, *inputs):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    arguments = argparse.Namespace(out=out, device="cpu", inputs=list(inputs))
+    result = work.attempt(function, spec, arguments)
+    out.write_text(json.dumps(result))
+    return result
+
+
+def plugin(folder, code, name="toy"):
+    place = folder / "plugins" / name
+    place.mkdir(parents=True)
+    (place / "method.yaml").write_text(f"name: {name}\nsummary: Made by a test.\nkind: method\n")
+    (place / "method.py").write_text(code)
+    return {"plugins": [str(folder / "plugins")], "method": name, "params": {}}
+
+
+def test_a_cell_from_model_to_perplexity(world, tmp_path):
+    pruned = attempt(prune.prune, world, tmp_path / "prune.json")
+    assert pruned["status"] == "ok", pruned["reason"]
+    assert pruned["sparsity"]["within_tolerance"] and pruned["verify"]["passed"]
+    assert pruned["verify"]["masked_minus_dense"] > 0
+    model, _ = models.load(tmp_path / "model")
+    assert count_parameters(model) == pruned["model"]["parameters"]
+    assert pruned["model"]["weights_sha256"] == models.weights_digest(tmp_path / "model")
+    protocol = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
+    spec = {**world, "perplexity": [protocol], "zeroshot": None}
+    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    assert figures["perplexity"]["ppl/t:newswire-test@32"]["value"] > 1
+    assert figures["zeroshot"]["status"] == "skipped"
+    assert {p.name for p in tmp_path.iterdir()} == {"prune.json", "e.json", "model"}
+
+
+TUNING = {"instructions": "alpaca", "tokens": 6000, "batch": 8, "micro_batch": 8, "length": 256}
+
+
+def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
+    """Scored on calibration text, tuned on the budget, measured beside the dense model."""
+    from prunebench.plugins import discover
+
+    params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
+    spec = {**world, "method": "llm_pruner", "params": params}
+    pruned = attempt(prune.prune, spec, tmp_path / "pruned" / "prune.json")
+    assert pruned["status"] == "ok", pruned["reason"]
+    assert pruned["used_calibration"] and pruned["cost"]["backward_tokens"] == 4 * 16
+    before = models.weights_digest(tmp_path / "pruned" / "model")
+    spec = {**world, "recovery": TUNING}
+    stage = tmp_path / "pruned" / "prune.json"
+    tuned = attempt(recover.recover, spec, tmp_path / "tuned" / "recover.json", stage)
+    assert tuned["status"] == "ok", tuned["reason"]
+    assert 5000 < tuned["tuning"]["tuning_tokens"] == tuned["cost"]["backward_tokens"] <= 6000
+    assert tuned["tuning"]["merge_max_abs_logit_difference"] < 1e-4
+    assert tuned["model"]["parameters"] == pruned["model"]["parameters"]
+    assert tuned["model"]["weights_sha256"] != before
+    assert (
+        count_parameters(models.load(tmp_path / "tuned" / "model")[0])
+        < pruned["model"]["parameters_dense"]
+    )
+    points = {"points": [{"batch": 1, "prompt": 8, "new": 2}], "repeats": 6}
+    spec = {"model": world["model"], "profile": points}
+    measured = attempt(profile.profile, spec, tmp_path / "profile.json", stage)
+    (point,) = measured["models"][str(stage)]["points"]
+    assert point["prefill_ms"]["n"] >= 6 and point["prefill_speedup"]["ratio"] > 0
+
+
+def test_the_same_seed_gives_the_same_decision_and_another_one_another(world, tmp_path):
+    kept = []
+    for run, seed in enumerate((0, 0, 1)):
+        out = tmp_path / str(run) / "prune.json"
+        assert attempt(prune.prune, {**world, "seed": seed}, out)["status"] == "ok"
+        kept.append(models.describe(out.parent / "model")["decision"]["keep"])
+    assert kept[0] == kept[1] != kept[2]
+
+
+BAD_METHODS = {
+    "raises": ("def prune(m, c): raise KeyError('lost')", "failed", "KeyError: 'lost'"),
+    "returns nothing": ("def prune(m, c): pass", "failed", "returned NoneType, not a Decision"),
+    "empties a structure": (
+        "from prunebench.structure import Decision\n"
+        "def prune(m, c): return Decision({'layers.0.heads': ()})",
+        "failed",
+        "the last unit of a structure must stay",
+    ),
+    "breaks weights": (
+        "from prunebench.structure import Decision\n"
+        "def prune(m, c):\n    m.lm_head.weight.data[0, 0] = float('inf')\n    return Decision({})",
+        "failed",
+        "not finite in lm_head.weight",
+    ),
+    "is out of memory": (
+        "import torch\ndef prune(m, c): raise torch.OutOfMemoryError('tried to allocate 9 GiB')",
+        "failed",
+        "out of memory: tried to allocate 9 GiB",
+    ),
+    "says no": (
+        "from prunebench.errors import Unsupported\n"
+        "def prune(m, c): raise Unsupported('needs a GPU')",
+        "skipped",
+        "needs a GPU",
+    ),
+    "wants too much text": (
+        "def prune(m, c): c.calibration(999, 999)",
+        "failed",
+        "999 samples of 999 tokens need 998001 tokens",
+    ),
+    "wants tuning data": (
+        "def prune(m, c): c.tuning()",
+        "failed",
+        "add `recovery` to the campaign",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_METHODS)
+def test_a_bad_method_is_a_row_with_its_reason(world, tmp_path, name):
+    code, status, reason = BAD_METHODS[name]
+    result = attempt(prune.prune, {**world, **plugin(tmp_path, code)}, tmp_path / "c" / "p.json")
+    assert result["status"] == status and reason in result["reason"]
+    assert "\n" not in result["reason"]
+    assert not (tmp_path / "c" / "model").exists()
+
+
+def test_surgery_that_is_not_exact_fails_the_cell(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("prunebench.surgery._shrink", lambda *_: None)
+    monkeypatch.setattr("prunebench.surgery.refresh", lambda _: True)
+    result = attempt(prune.prune, world, tmp_path / "prune.json")
+    assert result["status"] == "failed"
+    assert "the sliced model differs from the masked one by" in result["reason"]
+
+
+def test_an_earlier_failure_is_passed_on(world, tmp_path):
+    (tmp_path / "prune.json").write_text('{"status": "skipped", "reason": "too wide"}')
+    spec = {**world, "perplexity": [], "zeroshot": None}
+    result = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    assert result == {"status": "skipped", "reason": "too wide"}
+
+
+def test_one_part_that_cannot_be_had_does_not_hide_the_others(world, tmp_path):
+    attempt(prune.prune, world, tmp_path / "prune.json")
+    base = {"name": "ppl/t", "corpus": "newswire", "split": "test"}
+    spec = {**world, "perplexity": [{**base, "length": 32}, {**base, "length": 999}]}
+    spec["zeroshot"] = None
+    result = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    short, long = result["perplexity"].values()
+    assert short["status"] == "ok" and long["status"] == "failed"
+    assert "the model has only 256 positions" in long["reason"]
+
+
+def run_prune(world, out, **options):
+    arguments = ["--spec", json.dumps(world)]
+    jobs.run("prune", arguments, out, device="cpu", threads=1, **options)
+    return json.loads(out.read_text())
+
+
+def test_a_killed_job_is_a_failed_row(world, tmp_path):
+    code = "import os, signal\ndef prune(m, c): os.kill(os.getpid(), signal.SIGKILL)"
+    result = run_prune({**world, **plugin(tmp_path, code)}, tmp_path / "prune.json")
+    assert result["status"] == "failed" and "killed by SIGKILL" in result["reason"]
+
+
+def test_a_job_whose_work_is_terminated_leaves_no_result(world, tmp_path):
+    code = "import os, signal\ndef prune(m, c): os.kill(os.getpid(), signal.SIGTERM)"
+    spec = {**world, **plugin(tmp_path, code)}
+    with pytest.raises(SystemExit) as caught:
+        jobs.run(
+            "prune", ["--spec", json.dumps(spec)], tmp_path / "p.json", device="cpu", threads=1
+        )
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_a_job_that_takes_too_long_is_a_failed_row(world, tmp_path):
+    code = "import time\ndef prune(m, c): time.sleep(600)"
+    spec = {**world, **plugin(tmp_path, code)}
+    result = run_prune(spec, tmp_path / "prune.json", timeout_s=1)
+    assert result == {"status": "failed", "reason": "time limit of 1 s exceeded"}
+
+
+def test_a_gpu_that_is_missing_is_a_failed_row(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    jobs.run("prune", [], tmp_path / "p.json", device="cuda", threads=1)
+    assert "no GPU is visible" in (tmp_path / "p.json").read_text()
+
+
+def test_a_job_that_is_stopped_from_outside_leaves_no_result(world, tmp_path):
+    code = "import pathlib, time\ndef prune(m, c):\n"
+    code += "    (c.workdir / 'started').touch()\n    time.sleep(600)\n"
+    spec = {**world, **plugin(tmp_path, code)}
+    out = tmp_path / "cell" / "prune.json"
+    command = [sys.executable, "-m", "prunebench", "prune", "--spec", json.dumps(spec)]
+    job = subprocess.Popen([*command, "--out", str(out)], env={**os.environ})
+    started = out.parent / "prune.work" / "started"
+    deadline = time.monotonic() + 120
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert started.exists()
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(30) == 128 + signal.SIGTERM
+    assert not out.exists()

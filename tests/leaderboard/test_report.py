@@ -1,0 +1,413 @@
+"""The written tables: what a reader finds in them, and that nothing breaks them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunebench.leaderboard import Problem, Report, build, terminal
+from prunebench.leaderboard.terminal import fit
+
+from . import factory
+
+HOSTILE = (
+    "a|b <script>alert(1)</script> `x` *y* [z](http://e.org) \\ $1$ _u_\n# boom\r| c | \x1b[2J"
+)
+
+
+def written(records: Sequence[dict[str, Any]], out: Path, **more: Any) -> Report:
+    problems = more.pop("problems", [])
+    return build(records, problems, out, title=more.pop("title", "demo"))
+
+
+def page(records: Sequence[dict[str, Any]], out: Path) -> str:
+    written(records, out)
+    return (out / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def tables(text: str) -> dict[str, list[list[str]]]:
+    """The pipe tables of a page under their headings, as rows of cells, the header first."""
+    found: dict[str, list[list[str]]] = {}
+    heading = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        elif line.startswith("|"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if not set("".join(cells)) <= set(":-"):
+                found.setdefault(heading, []).append(cells)
+    return found
+
+
+def column(table: list[list[str]], title: str) -> list[str]:
+    return [row[table[0].index(title)] for row in table[1:]]
+
+
+def small(**changes: Any) -> list[dict[str, Any]]:
+    """Dense and two methods at one sparsity with three seeds."""
+    methods = ("magnitude-l1", "pat")
+    return list(factory.campaign(methods=methods, sparsities=(0.5,), **changes))
+
+
+# --- what stands where ---------------------------------------------------------------------------
+
+
+def test_dense_on_top_then_sparsity_then_quality(tmp_path: Path) -> None:
+    methods = ("random", "pat", "llm-pruner")
+    found = tables(page(list(factory.campaign(methods=methods, sparsities=(0.5, 0.2))), tmp_path))
+    order = ["dense", *["pat", "llm-pruner", "random"] * 2]
+    assert column(found["Quality"], "Method") == order
+    assert column(found["Quality"], "Sparsity") == ["0 %", *["20 %"] * 3, *["50 %"] * 3]
+    for title in ("Zero-shot tasks", "Size", "Speed at b1-p64-n16", "Cost of pruning"):
+        assert column(found[title], "Method")[:7] == order
+    assert column(found["Difference from dense"], "Method") == order[1:]
+
+
+def test_best_is_bold_with_all_that_overlaps_it(tmp_path: Path) -> None:
+    records = []
+    values = {"magnitude-l1": (10.0, 10.4, 9.6), "pat": (10.5, 10.9, 10.1), "random": (20, 21, 22)}
+    for label, perplexities in values.items():
+        for seed, value in enumerate(perplexities):
+            records.append(factory.record(label=label, seed=seed, perplexity=float(value)))
+    quality = tables(page(records, tmp_path))["Quality"]
+    cells = column(quality, "wikitext2/128 ↓")
+    assert dict(zip(column(quality, "Method"), cells, strict=True)) == {
+        "magnitude-l1": "**10.00 ± 0.40 (0.04)**",
+        "pat": "**10.50 ± 0.40 (0.04)**",
+        "random": "21.00 ± 1.00 (0.09)",
+    }
+
+
+def test_one_seed_shows_a_dash(tmp_path: Path) -> None:
+    text = page([factory.record(perplexity=10.0)], tmp_path)
+    quality = tables(text)["Quality"]
+    assert column(quality, "wikitext2/128 ↓") == ["10.00 ± – (0.04)"]
+    assert column(quality, "n") == ["1"]
+    assert "± – one seed, so no deviation" in text
+
+
+def test_no_dash_is_explained_where_none_is(tmp_path: Path) -> None:
+    text = page([factory.record(seed=seed) for seed in range(2)], tmp_path)
+    assert "± –" not in text and "not measured (reasons" not in text
+
+
+def test_a_value_that_one_seed_lacks_is_told(tmp_path: Path) -> None:
+    records = [factory.record(seed=seed, perplexity=10.0 + seed) for seed in range(3)]
+    records[1]["perplexity"]["ppl/wikitext2-128"] = {"status": "failed", "reason": "loss is nan"}
+    written(records, tmp_path)
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    quality = tables(text)["Quality"]
+    assert column(quality, "wikitext2/128 ↓") == ["11.00 ± 1.41 (0.05) (n = 2)"]
+    assert column(quality, "n") == ["3"]
+    failures = (tmp_path / "failures.md").read_text(encoding="utf-8")
+    assert "loss is nan" in failures and "perplexity ppl/wikitext2-128" in failures
+
+
+def test_a_profile_of_one_seed_says_so_once(tmp_path: Path) -> None:
+    records = [factory.record(seed=seed) for seed in range(3)]
+    for record in records[1:]:
+        record["profile"] = {"status": "skipped", "reason": "measured on the first seed"}
+    speed = tables(page(records, tmp_path))["Speed at b1-p64-n16"]
+    assert column(speed, "n") == ["1"]
+    assert "(n = " not in " ".join(speed[1])
+
+
+def test_tasks_show_items_and_chance(tmp_path: Path) -> None:
+    tasks = tables(page(small(), tmp_path))["Zero-shot tasks"]
+    lines = {row[1]: row for row in tasks}
+    at = tasks[0].index("boolq ↑")
+    assert lines["items"][at] == "3270" and lines["chance"][at] == "50.0"
+    assert lines["largest error over items"][at] == "0.9"
+    assert lines["items"][0] == ""
+
+
+def test_cost_and_size(tmp_path: Path) -> None:
+    records = small()
+    for record in records:
+        record["export"]["loadable_by"] = "transformers"
+        record["verify"] |= {"max_abs_logit_difference": 0.25, "passed": False}
+    found = tables(page(records, tmp_path))
+    assert set(column(found["Size"], "Verified")) == {"✗ 2e-01"}
+    assert set(column(found["Size"], "Loads with")) == {"transformers"}
+    assert column(found["Cost of pruning"], "Forward tokens ↓") == ["81.9 k"] * 3
+    assert "Recover s ↓" not in found["Cost of pruning"][0]
+
+
+def test_recovery_has_its_columns(tmp_path: Path) -> None:
+    records = small()
+    used = {"wall_s": 60.0, "forward_tokens": 1000, "backward_tokens": 1000}
+    for record in records[1:]:
+        record["cost"]["recover"] = used
+    cost = tables(page(records, tmp_path))["Cost of pruning"]
+    assert column(cost, "Recover s ↓") == ["–", "60.0 ± 0.0", "60.0 ± 0.0"]
+
+
+def test_a_reader_needs_no_other_page(tmp_path: Path) -> None:
+    text = page(small(), tmp_path)
+    assert text.startswith("# demo\n\n**7 cells: 7 ok, 0 failed, 0 skipped.**\n")
+    assert "failures.md" not in text
+    for word in (
+        "perplexity on wikitext2 test, windows of 128 tokens, the whole text; 341,469 predicted",
+        "plain mean of the accuracies on arc_challenge",
+        "2026-01-01 to 2026-01-03",
+        "prunebench 0.1.0 (0123456789)",
+        "torch 2.13.0",
+        "cpu, 2 threads",
+        "chance 35.7 %",
+        "↓ lower is better",
+    ):
+        assert word in text
+
+
+# --- what was lost -------------------------------------------------------------------------------
+
+
+def test_lost_cells_are_rows_and_are_counted(tmp_path: Path) -> None:
+    records = [r for r in small() if r["cell"]["seed"] != 2]
+    records += [
+        factory.lost(label="pat", seed=2, reason="out of memory"),
+        factory.lost(label="hywia", seed=0, reason="gate diverged"),
+        factory.lost(label="hywia", seed=1, reason="gate diverged"),
+        factory.lost(label="bert", seed=0, status="skipped", reason="not this architecture"),
+    ]
+    report = written(records, tmp_path, problems=[Problem("cells/x.json", "truncated")])
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    counts = "9 cells: 5 ok, 3 failed, 1 skipped; 1 record left out"
+    assert f"**{counts}.**" in text and counts in terminal(report)
+    assert not report.complete
+    for name, table in tables(text).items():
+        if name != "Average ranks" and table[0][0] == "Sparsity":
+            rows = {(row[1], row[-1]) for row in table[1:]}
+            assert ("pat", "failed: out of memory (seed 2)") in rows
+            assert ("hywia", "failed: gate diverged (seeds 0, 1)") in rows
+            assert ("bert", "skipped: not this architecture (seed 0)") in rows
+    assert column(tables(text)["Quality"], "n") == ["1", "2 of 3", "2", "skipped", *["failed"] * 2]
+    failures = (tmp_path / "failures.md").read_text(encoding="utf-8")
+    assert failures.count("gate diverged") == 2 and "cells/x.json" in failures
+    assert "demo-llama / bert / 0.5 / seed 0" in failures and "truncated" in failures
+
+
+def test_nothing_lost(tmp_path: Path) -> None:
+    report = written(small(), tmp_path)
+    assert report.complete
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "Notes" not in text and "failed:" not in text
+    failures = (tmp_path / "failures.md").read_text(encoding="utf-8")
+    assert "Everything that was planned was measured." in failures
+
+
+def test_only_lost_cells(tmp_path: Path) -> None:
+    report = written([factory.lost(reason="no such model")], tmp_path)
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "1 cell: 0 ok, 1 failed" in text and "failed: no such model (seed 0)" in text
+    assert "failed" in terminal(report, width=60)
+
+
+def test_no_records_at_all(tmp_path: Path) -> None:
+    report = written([], tmp_path, problems=[Problem("a", "b")])
+    assert "0 cells" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert "0 cells" in terminal(report)
+    assert (tmp_path / "leaderboard.csv").read_text(encoding="utf-8").count("\n") == 1
+
+
+# --- marks, and what never shares a column -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "symbol"),
+    [
+        ("leak", factory.leak(0.3), "†"),
+        ("sparsity", {"native": True}, "◊"),
+        ("sparsity", {"within_tolerance": False}, "§"),
+        ("verify", {"passed": False}, "✗"),
+        ("profile", {"shared_device": True}, "¶"),
+    ],
+)
+def test_marks_stand_at_the_row_and_only_they_are_explained(
+    tmp_path: Path, part: str, value: dict[str, Any], symbol: str
+) -> None:
+    records = small()
+    records[-1][part] = records[-1][part] | value
+    text = page(records, tmp_path)
+    names = column(tables(text)["Quality"], "Method")
+    assert sum(symbol in name for name in names) == 1
+    legends = [line for line in text.splitlines() if line.startswith(tuple("†‡◊§✗¶"))]
+    assert legends and all(line.startswith(f"{symbol} ") for line in legends)
+    assert not any(other in line for line in legends for other in set("†‡◊§✗¶") - {symbol})
+
+
+def test_a_limited_run_never_passes_for_a_full_one(tmp_path: Path) -> None:
+    records = small()
+    limited = records[-1]
+    limited["perplexity"]["ppl/wikitext2-128"]["limit"] = 10
+    limited["zeroshot"]["limit"] = 100
+    text = page(records, tmp_path)
+    quality = tables(text)["Quality"]
+    assert "wikitext2/128 all ↓" in quality[0] and "wikitext2/128 first 10 ↓ ‡" in quality[0]
+    assert "Zero-shot all ↑" in quality[0] and "Zero-shot first 100 ↑ ‡" in quality[0]
+    full = dict(zip(column(quality, "Method"), column(quality, "wikitext2/128 all ↓"), strict=True))
+    part = column(quality, "wikitext2/128 first 10 ↓ ‡")
+    assert full["pat"].endswith("(n = 2)**") and part.count("–") == 2
+    assert "‡ limited run" in text and "the first 10 windows only" in text
+    assert "‡" not in page(small(), tmp_path)
+
+
+def test_devices_have_tables_of_their_own(tmp_path: Path) -> None:
+    records = small()
+    for record in records[-3:]:
+        record["provenance"]["device"] = "cuda: H100"
+        record["profile"]["device"] = "cuda: H100"
+    text = page(records, tmp_path)
+    assert text.count("### Quality") == 2 and text.count("### Speed") == 2
+    first, second = text.split("### Quality")[1:]
+    assert "on cpu, 2 threads" in first.splitlines()[2]
+    assert "on cuda: H100" in second.splitlines()[2]
+    assert "pat" not in first.split("###")[0] and "magnitude" not in second.split("###")[0]
+
+
+def test_many_protocols_make_a_table_per_length(tmp_path: Path) -> None:
+    records = small()
+    for record in records:
+        record["perplexity"] = {
+            f"ppl/{corpus}-{length}": factory.ppl(9.0, corpus=corpus, length=length)
+            for corpus in ("wikitext2", "ptb", "c4")
+            for length in (128, 2048)
+        }
+    found = tables(page(records, tmp_path))
+    titles = ["c4/128 ↓", "ptb/128 ↓", "wikitext2/128 ↓"]
+    assert found["Quality at window length 128"][0][4:7] == titles
+    assert "Zero-shot ↑" in found["Quality, zero-shot"][0]
+
+
+def test_models_have_sections_and_campaigns_are_told_apart(tmp_path: Path) -> None:
+    records = small(models=("m1", "m2"))
+    assert re.findall("^## (m.*)", page(records, tmp_path), re.M) == ["m1", "m2"]
+    records[0]["cell"]["campaign"] = "other"
+    found = re.findall("^## (m.*)", page(records, tmp_path), re.M)
+    assert found == ["m1 (demo)", "m2 (demo)", "m1 (other)"]
+
+
+# --- nothing breaks it ---------------------------------------------------------------------------
+
+
+def test_markup_in_names_neither_breaks_nor_enters_a_table(tmp_path: Path) -> None:
+    records = [
+        factory.record(label=HOSTILE, model=HOSTILE),
+        factory.record(label="a", model=HOSTILE),
+        factory.lost(label="b", model=HOSTILE, reason=HOSTILE),
+    ]
+    records[0]["perplexity"] = {HOSTILE: factory.ppl(3.0, corpus=HOSTILE, split=HOSTILE)}
+    records[0]["provenance"]["device"] = HOSTILE
+    report = written(records, tmp_path, problems=[Problem(HOSTILE, HOSTILE)], title=HOSTILE)
+    for name in ("leaderboard.md", "failures.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "<" not in text and "\x1b" not in text and "\r" not in text
+        assert "# boom" not in re.findall("^.{6}", text, re.M)
+        assert "](http" not in text and "`x`" not in text and "*y*" not in text
+        assert "&#60;script&#62;" in text and "_u_" not in text
+        blocks = re.findall(r"(?:^\|.*\n)+", text, re.M)
+        assert blocks
+        for block in blocks:
+            assert len({line.count("|") for line in block.splitlines()}) == 1
+    shown = terminal(report, width=100)
+    assert "\x1b" not in shown and "\n# boom" not in shown
+
+
+def test_plain_names_stay_readable(tmp_path: Path) -> None:
+    text = page([factory.record(label="llm_pruner-v1.5 (global)")], tmp_path)
+    assert "llm_pruner-v1.5 (global)" in text
+
+
+def test_records_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
+    records = [*small(models=("m1", "m2")), factory.lost(label="pat", seed=7)]
+    problems = [Problem("b", "x"), Problem("a", "y")]
+    first = written(records, tmp_path / "0", problems=problems)
+    for turn in range(1, 4):
+        rng = random.Random(turn)
+        shuffled = rng.sample(records, len(records))
+        again = written(
+            [dict(rng.sample(list(r.items()), len(r))) for r in shuffled],
+            tmp_path / str(turn),
+            problems=problems[::-1],
+        )
+        for old, new in zip(first.files, again.files, strict=True):
+            assert old.name == new.name and old.read_bytes() == new.read_bytes()
+        assert terminal(again).split("0/")[0].split("\n\n")[:5] == terminal(first).split("\n\n")[:5]
+
+
+# --- CSV -----------------------------------------------------------------------------------------
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+
+
+def test_csv_has_every_digit(tmp_path: Path) -> None:
+    values = [10.123456789012345, 11.2, 12.9]
+    records = [factory.record(seed=i, perplexity=value) for i, value in enumerate(values)]
+    written([*records, factory.lost(label="pat", reason='x, "y"\nz')], tmp_path)
+    rows = rows_of(tmp_path / "leaderboard.csv")
+    line = next(r for r in rows if r["kind"] == "perplexity" and r["of"] == "wikitext2")
+    assert line["n"] == "3" and float(line["mean"]) == pytest.approx(sum(values) / 3, rel=1e-15)
+    assert (
+        float(line["sd"]) == pytest.approx(statistics.stdev(values), rel=1e-14)
+        and len(line["sd"]) > 10
+    )
+    assert "length=128" in line["protocol"] and line["device"] == "cpu, 2 threads"
+    assert float(line["item_stderr"]) > 0 and line["interval"] == "seeds"
+    assert line["difference"] == "" and line["best"] == "False"
+    lost = [r for r in rows if r["label"] == "pat"]
+    assert len(lost) == 1 and lost[0]["kind"] == "" and lost[0]["mean"] == ""
+    assert lost[0]["reasons"] == 'failed: x, "y"\nz' and lost[0]["cells_failed"] == "1"
+
+
+def test_one_csv_line_per_cell(tmp_path: Path) -> None:
+    records = [factory.record(seed=seed) for seed in range(3)]
+    records[1]["cell"]["params"] = {"norm": 2}
+    written([*records, factory.lost(label="pat")], tmp_path)
+    rows = rows_of(tmp_path / "cells.csv")
+    assert len(rows) == 4
+    by_seed = {(r["cell.label"], r["cell.seed"]): r for r in rows}
+    line = by_seed["magnitude-l1", "1"]
+    key = "perplexity.ppl/wikitext2-128.value"
+    assert float(line[key]) == records[1]["perplexity"]["ppl/wikitext2-128"]["value"]
+    assert line["cell.params"] == '{"norm": 2}'
+    assert line["profile.points.b1-p64-n16.prefill_ms.median"]
+    assert line["zeroshot.tasks.boolq.versus_dense.mcnemar_p"] == "0.01"
+    assert by_seed["pat", "0"][key] == "" and by_seed["pat", "0"]["status"] == "failed"
+
+
+# --- terminal ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_terminal_shows_what_fits(tmp_path: Path, width: int) -> None:
+    records = [*factory.campaign(), factory.lost(label="new", reason="a long story " * 9)]
+    report = written(records, tmp_path)
+    text = terminal(report, width=width)
+    body = [line for line in text.splitlines() if str(tmp_path) not in line]
+    assert max(map(len, body)) <= max(width, 60)
+    assert "65 cells: 64 ok, 1 failed" in text
+    assert "wikitext2/128 ↓" in text and "Method" in text
+    assert ("Zero-shot ↑" in text) == (width >= 80)
+    assert ("Notes" in text) == (width >= 120) and "failed" in text
+    assert str(tmp_path / "leaderboard.md") in text
+
+
+def test_a_wide_terminal_shows_the_errors_and_a_narrow_one_the_means(tmp_path: Path) -> None:
+    report = written(list(factory.campaign()), tmp_path)
+    assert "±" in terminal(report, width=120) and "±" not in terminal(report, width=75)
+    assert "*" in terminal(report, width=75)
+
+
+def test_fit_keeps_what_matters_most(tmp_path: Path) -> None:
+    table = written(small(), tmp_path).sections[0].brief
+    assert fit(table, 1).splitlines()[0].split() == ["Sparsity", "Method", "wikitext2/128", "↓"]

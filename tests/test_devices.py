@@ -1,0 +1,53 @@
+"""Devices: one GPU for one job at a time, threads as given."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+
+from prunebench.devices import reserved, thread_limits, visible_gpus
+from prunebench.errors import Unsupported
+
+
+def test_the_cpu_hides_all_gpus():
+    with reserved("cpu") as environment:
+        assert environment == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_two_jobs_get_two_gpus(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with reserved("cuda", folder=tmp_path) as first, reserved("cuda", folder=tmp_path) as second:
+        assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"3", "5"}
+
+
+def _hold(folder, ready, leave):
+    with reserved("cuda", folder=folder):
+        ready.set()
+        leave.wait(30)
+
+
+def test_a_third_job_waits_until_one_is_free(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    context = multiprocessing.get_context("spawn")
+    ready, leave = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready, leave))
+    holder.start()
+    assert ready.wait(30)
+    monkeypatch.setattr("time.sleep", lambda _: leave.set())  # it was found taken: let it go
+    with reserved("cuda", folder=tmp_path) as environment:
+        assert environment["CUDA_VISIBLE_DEVICES"] == "7"
+        assert leave.is_set()
+    holder.join()
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+    with pytest.raises(Unsupported, match="no GPU is visible"), reserved("cuda"):
+        pass
+
+
+def test_threads_are_limited_everywhere():
+    limits = thread_limits(2)
+    assert limits["OMP_NUM_THREADS"] == limits["MKL_NUM_THREADS"] == "2"

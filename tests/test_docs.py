@@ -1,0 +1,79 @@
+"""The documents stay true: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+import pytest
+from conftest import REPOSITORY, make_tiny
+
+from prunebench import models
+from prunebench.jobs import prune, work
+
+DOCUMENTS = sorted(
+    [
+        REPOSITORY / "README.md",
+        *(REPOSITORY / "docs").glob("*.md"),
+        *REPOSITORY.glob("*/*/README.md"),
+    ]
+)
+
+
+def fences(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.S)
+
+
+def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
+    guide = REPOSITORY / "docs" / "adding-a-method.md"
+    (description,), (code,) = fences(guide, "yaml"), fences(guide, "python")
+    folder = tmp_path / "plugins" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "method.yaml").write_text(description)
+    (folder / "method.py").write_text(code)
+    models.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
+    entry = {"name": "t", "kind": "local", "source": str(tmp_path / "tiny"), "revision": None}
+    spec = {
+        "model": {**entry, "dtype": "auto", "trust_remote_code": False},
+        "sparsity": 0.3,
+        "seed": 0,
+        "method": "mine",
+        "params": {"scope": "layer"},
+        "plugins": [str(tmp_path / "plugins")],
+        "plugin_sha256": "0" * 64,
+        "calibration": None,
+        "recovery": None,
+        "multiple_of": {},
+    }
+    (tmp_path / "cell").mkdir()
+    arguments = argparse.Namespace(out=tmp_path / "cell" / "prune.json", device="cpu")
+    result = work.attempt(prune.prune, spec, arguments)
+    assert result["status"] == "ok", result["reason"]
+    assert result["sparsity"]["within_tolerance"] and result["verify"]["passed"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_commands_of_the_readme_exist():
+    """Every `prunebench X` and `make X` that the README names is a command."""
+    from prunebench.cli import _parser
+
+    text = (REPOSITORY / "README.md").read_text()
+    commands = next(a for a in _parser()._actions if a.choices and "prune" in a.choices).choices
+    named = set(re.findall(r"prunebench ([a-z]+) ", text))
+    assert named and named <= set(commands)
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_run():
+    reference = (REPOSITORY / "results" / "reference" / "demo" / "leaderboard.md").read_text()
+    readme = (REPOSITORY / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if re.match(r"\| +(\d|Sparsity)", line)]
+    assert len(rows) >= 5
+    assert [row for row in rows if row not in reference.splitlines()] == []

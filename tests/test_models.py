@@ -1,0 +1,135 @@
+"""Saving and loading: pruned models are real models, for stock classes too if uniform."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import make_tiny
+
+from prunebench import models
+from prunebench.errors import Invalid
+from prunebench.structure import Decision
+from prunebench.surgery import logits, slice_model
+
+TOKENS = torch.randint(258, (2, 15), generator=torch.Generator().manual_seed(2))
+UNIFORM = {f"layers.{i}.neurons": (1, 5, 7) for i in range(3)}
+MIXED = {"layers.0.heads": (1,), "layers.2.neurons": tuple(range(9))}
+NARROW = {"hidden": tuple(range(28))}
+
+
+def saved(tmp_path, tokenizer, keep, family="llama", **changes):
+    model = make_tiny(family, **changes)
+    decision = Decision(keep)
+    uniform = slice_model(model, decision)
+    folder = tmp_path / "model"
+    loader = models.save(model, tokenizer, folder, uniform=uniform, decision=decision.to_json())
+    return model, folder, loader == "transformers"
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("keep", [UNIFORM, MIXED, NARROW, {"layers": (0, 2)}, {**MIXED, **NARROW}])
+def test_a_saved_model_comes_back_equal(tmp_path, tokenizer, keep, family, tie):
+    model, folder, stock = saved(tmp_path, tokenizer, keep, family, tie_word_embeddings=tie)
+    again, _ = models.load(folder)
+    assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))
+    assert stock == ("layers.0.heads" not in keep)
+    assert again.config.tie_word_embeddings == tie
+    options = {"attention_mask": torch.ones_like(TOKENS), "max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(model.generate(TOKENS, **options), again.generate(TOKENS, **options))
+
+
+def test_stock_classes_load_a_uniform_model_without_this_package(tmp_path, tokenizer):
+    model, folder, stock = saved(tmp_path, tokenizer, UNIFORM)
+    assert stock
+    expected = logits(model, TOKENS).sum().item()
+    code = (
+        "import sys, torch, transformers; assert 'prunebench' not in sys.modules;"
+        f"m = transformers.AutoModelForCausalLM.from_pretrained({str(folder)!r}).eval();"
+        f"print(m(torch.tensor({TOKENS.tolist()})).logits.double().sum().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(expected, abs=1e-2)
+
+
+def test_heads_that_do_not_divide_the_width_load_as_stock(tmp_path, tokenizer):
+    """LlamaConfig refuses 3 heads at width 32; the folder says mistral, the same computation."""
+    from transformers import AutoModelForCausalLM
+
+    keep = {f"layers.{i}.heads": (0, 1, 3) for i in range(3)}
+    model, folder, stock = saved(tmp_path, tokenizer, keep, num_key_value_heads=4)
+    assert stock and json.loads((folder / "config.json").read_text())["model_type"] == "mistral"
+    stock_model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert torch.equal(logits(model, TOKENS), logits(stock_model, TOKENS))
+
+
+def test_awkward_shapes_that_no_stock_class_has_are_ours(tmp_path, tokenizer):
+    """Biases and 3 heads at width 32, or mixed layers at a width that heads do not divide."""
+    biased = {f"layers.{i}.heads": (0, 1, 3) for i in range(3)}
+    options = {"num_key_value_heads": 4, "attention_bias": True}
+    for keep, changes in ((biased, options), ({**MIXED, "hidden": tuple(range(30))}, {})):
+        model, folder, stock = saved(tmp_path, tokenizer, keep, **changes)
+        assert not stock
+        assert torch.equal(logits(model, TOKENS), logits(models.load(folder)[0], TOKENS))
+
+
+def test_stock_classes_refuse_a_mixed_model(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    _, folder, stock = saved(tmp_path, tokenizer, MIXED)
+    assert not stock
+    with pytest.raises(RuntimeError):
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_the_decision_lies_beside_the_weights(tmp_path, tokenizer):
+    _, folder, _ = saved(tmp_path, tokenizer, MIXED)
+    assert models.describe(folder)["decision"]["keep"] == {k: list(v) for k, v in MIXED.items()}
+    assert {p.suffix for p in folder.iterdir()} <= {".json", ".safetensors", ".jinja"}
+
+
+def test_saving_replaces_a_half_written_folder(tmp_path, tokenizer):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"cut off")
+    model, folder, _ = saved(tmp_path, tokenizer, UNIFORM)
+    assert torch.equal(logits(model, TOKENS), logits(models.load(folder)[0], TOKENS))
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_digest_follows_the_weights(tmp_path, tokenizer):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = models.weights_digest(saved(tmp_path / "a", tokenizer, UNIFORM)[1])
+    other = models.weights_digest(saved(tmp_path / "b", tokenizer, UNIFORM, seed=1)[1])
+    assert len(first) == 64 and first != other
+
+
+def test_what_cannot_be_loaded_is_one_clear_line(tmp_path, tokenizer):
+    _, folder, _ = saved(tmp_path, tokenizer, MIXED)
+    with pytest.raises(Invalid, match="found no config.json"):
+        models.load(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(Invalid, match="only pickled weights"):
+        models.load(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(Invalid, match="found no safetensors"):
+        models.load(folder)
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(Invalid, match="missing shard model-00001-of-00002.safetensors"):
+        models.load(folder)
+
+
+def test_a_mixed_folder_with_a_tensor_missing_is_refused(tmp_path, tokenizer):
+    from safetensors.torch import load_file, save_file
+
+    _, folder, _ = saved(tmp_path, tokenizer, MIXED)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(Invalid, match="missing .'model.norm.weight'"):
+        models.load(folder)

@@ -1,0 +1,197 @@
+"""Results: jobs' files become records; what is missing says why; failed jobs can be cleared."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from prunebench import config, record, results
+from prunebench.config import Cell
+from prunebench.zeroshot import outcomes
+
+CAMPAIGN = {
+    "name": "toy",
+    "models": [{"name": "m", "kind": "demo"}],
+    "data": {"source": "demo"},
+    "methods": ["random"],
+    "sparsities": [0.5],
+    "calibration": {"corpus": "newswire"},
+    "perplexity": [{"name": "ppl/t", "corpora": [{"corpus": "newswire"}], "length": 8}],
+    "zeroshot": {"suite": "zeroshot/demo7"},
+}
+KEY = "ppl/t:newswire-test@8"
+PRUNED = {
+    "status": "ok",
+    "reason": None,
+    "model": {
+        "family": "llama",
+        "kind": "demo",
+        "source": "x",
+        "revision": None,
+        "parameters_dense": 100,
+        "parameters": 50,
+        "weights_sha256": None,
+    },
+    "sparsity": {"target": 0.5, "achieved": 0.5, "within_tolerance": True, "note": None},
+    "verify": {
+        "max_abs_logit_difference": 0.0,
+        "masked_minus_dense": 1.0,
+        "tolerance": 1e-4,
+        "passed": True,
+    },
+    "export": {"status": "ok", "loadable_by": "transformers", "path": "model"},
+    "cost": {"wall_s": 1.0},
+    "used_calibration": True,
+    "provenance": record.provenance(plugin_sha256="ab"),
+}
+TASK = {"status": "ok", "reason": None, "metric": "acc", "value": 0.5, "items": 4}
+EVALUATED = {
+    "status": "ok",
+    "reason": None,
+    "perplexity": {
+        KEY: {
+            "status": "ok",
+            "reason": None,
+            "value": 9.0,
+            "nll": 2.2,
+            "tokens": 70,
+            "corpus": "newswire",
+            "split": "test",
+            "length": 8,
+            "limit": None,
+            "data_sha256": "cd",
+        }
+    },
+    "zeroshot": {
+        "status": "ok",
+        "reason": None,
+        "suite": "zeroshot/demo7",
+        "limit": None,
+        "mean": 0.5,
+        "harness": {"name": "lm-eval", "version": "0"},
+        "tasks": {"demo_boolq": TASK},
+    },
+    "provenance": record.provenance(),
+}
+PATHS = {"dense": "m/dense/0/seed0", "random": "m/random/0.5/seed0"}
+
+
+def items(answers):
+    task = {
+        "version": 1,
+        "metric": "acc",
+        "items": len(answers),
+        "chance": 0.5,
+        "hashes": {"documents": "d", "prompts": "p", "targets": "t"},
+        "acc": answers,
+        "acc_norm": None,
+    }
+    return {
+        "schema_version": outcomes.SCHEMA_VERSION,
+        "suite": "zeroshot/demo7",
+        "limit": None,
+        "harness": {"name": "lm-eval", "version": "0"},
+        "tasks": {"demo_boolq": task},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Results of two cells that went well, below the working folder."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "results" / "toy"
+    for place in PATHS.values():
+        (out / "cells" / place).mkdir(parents=True)
+        put(out, f"cells/{place}/prune.json", PRUNED)
+        put(out, f"cells/{place}/evaluate.json", EVALUATED)
+    (out / "campaign.yaml").write_text(yaml.safe_dump(CAMPAIGN))
+    share = {"items": 10, "checked": 10, "short": 0, "contaminated": 1, "share": 0.1}
+    put(out, "leak.json", {"status": "ok", "calibration": {"sets": {"newswire-test": share}}})
+    return out
+
+
+def put(out, name, content):
+    (out / name).write_text(json.dumps(content))
+
+
+def assembled(label="random", sparsity=0.5):
+    campaign = config.build(copy.deepcopy(CAMPAIGN), file="toy.yaml")
+    return results.assemble(campaign, Cell("m", label, sparsity, 0))
+
+
+def test_a_record_has_every_part_and_is_valid(folder):
+    results.make_tables(folder)
+    found = record.read(folder / "cells" / PATHS["random"] / "record.json")
+    assert found["status"] == "ok"
+    assert found["perplexity"][KEY]["value"] == 9.0
+    assert found["profile"] == {"status": "skipped", "reason": "the campaign asks for no profile"}
+    assert found["provenance"]["plugin_sha256"] == "ab"
+    assert found["provenance"]["data_sha256"] == {KEY: "cd"}
+    assert results.failures(folder) == []
+
+
+def test_leaks_count_only_for_text_that_the_method_was_given(folder):
+    found = assembled()["leak"]["sets"]["newswire-test"]
+    assert found["share"] == 0.1 and found["same_corpus"]
+    blind = {**PRUNED, "used_calibration": False}
+    put(folder, f"cells/{PATHS['random']}/prune.json", blind)
+    assert assembled()["leak"] is None
+
+
+def test_accuracies_are_paired_with_dense(folder):
+    for label, answers in (("dense", "1100"), ("random", "1010")):
+        outcomes.write(items(answers), folder / "cells" / PATHS[label] / "items.json.gz")
+    versus = assembled()["zeroshot"]["tasks"]["demo_boolq"]["versus_dense"]
+    assert versus["difference"] == 0 and versus["low"] < 0 < versus["high"]
+    assert "versus_dense" not in assembled("dense", 0.0)["zeroshot"]["tasks"]["demo_boolq"]
+
+
+@pytest.mark.parametrize("file", ["prune.json", "evaluate.json"])
+def test_a_failed_or_missing_job_fails_the_record(folder, file):
+    path = folder / "cells" / PATHS["random"] / file
+    path.write_text('{"status": "failed", "reason": "out of memory"}')
+    assert (assembled()["status"], assembled()["reason"]) == ("failed", "out of memory")
+    path.write_text('{"status": "ok", "re')
+    assert "not valid JSON" in assembled()["reason"]
+    path.unlink()
+    assert "is missing" in assembled()["reason"]
+    results.make_tables(folder)
+    assert len(results.failures(folder)) == 1
+    assert "1 failed" in (folder / "leaderboard.md").read_text()
+
+
+def test_a_failed_part_fails_the_record_and_a_skipped_one_does_not(folder):
+    part = {"status": "skipped", "reason": "no such task here"}
+    for status in ("skipped", "failed"):
+        changed = copy.deepcopy(EVALUATED)
+        changed["zeroshot"]["tasks"]["demo_boolq"] = {**part, "status": status}
+        put(folder, f"cells/{PATHS['random']}/evaluate.json", changed)
+        expected = "failed" if status == "failed" else "ok"
+        assert assembled()["status"] == expected
+
+
+def test_numbers_that_are_none_make_a_failed_record(folder):
+    odd = copy.deepcopy(PRUNED)
+    odd["sparsity"]["achieved"] = 7.0
+    put(folder, f"cells/{PATHS['random']}/prune.json", odd)
+    results.make_tables(folder)
+    found = record.read(folder / "cells" / PATHS["random"] / "record.json")
+    assert found["status"] == "failed" and "sparsity.achieved" in found["reason"]
+
+
+def test_a_record_changed_by_hand_is_named(folder):
+    results.make_tables(folder)
+    path = folder / "cells" / PATHS["random"] / "record.json"
+    path.write_text(path.read_text().replace("9.0", "8.0"))
+    (line,) = results.failures(folder)
+    assert "record.json" in line and "changed" in line
+
+
+def test_retry_clears_failed_jobs_only(folder):
+    failed = folder / "cells" / PATHS["random"] / "evaluate.json"
+    failed.write_text('{"status": "failed", "reason": "x"}')
+    assert results.clear_failed(folder) == [failed]
+    assert not failed.exists() and failed.with_name("prune.json").exists()
