@@ -37,7 +37,6 @@ def run(config: Path, cores: int, folder: Path) -> float:
     """Run the campaign in `folder`; returns seconds."""
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", "--cores", str(cores)]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
-    command += ["--workflow-profile", str(REPOSITORY / "workflow" / "profiles" / "default")]
     start_s = time.perf_counter()
     subprocess.run([*command, "--configfile", str(config)], check=True)
     return time.perf_counter() - start_s

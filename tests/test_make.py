@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ROOT / "workflow" / "profiles"
+PROFILES = ROOT / "profiles"
 
 # Fails when its name or first argument is $FAIL; kills make while it handles arguments with $CUT.
 STAND_IN = """#!/bin/sh
@@ -186,8 +186,6 @@ def test_snakemake_refuses_a_key_that_it_does_not_know(tmp_path: Path) -> None:
 
 def test_default_profile_is_found_without_being_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    if not any(Path(name).exists() for name in ["Snakefile", "workflow/Snakefile"]):
-        pytest.skip("there is no Snakefile yet")
     # Snakemake looks beside the Snakefile and in the working folder, in profiles/default.
     assert parsed("--cores", "1").rerun_incomplete
 
