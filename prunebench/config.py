@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunebench.data import CORPORA, INSTRUCTIONS, Source, open_source
 from prunebench.errors import Invalid
 from prunebench.plugins import Plugin, check_schema, discover, read_yaml
 from prunebench.rows import Row, build_rows
+
+if TYPE_CHECKING:
+    from prunebench.tuning import Tuning
 
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
 SCHEMA = Path(__file__).parent / "schemas" / "campaign.schema.yaml"
@@ -201,14 +204,33 @@ def _calibration(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any
 def _recovery(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
     if given is None:
         return None
+    for key, known in (("instructions", INSTRUCTIONS), ("text", CORPORA)):
+        if key in given and given[key] not in known:
+            raise Invalid(_unknown(f"{file}: recovery.{key}", given[key], known))
+    tuning_settings(given, where=f"{file}: recovery")
+    return given
+
+
+def tuning_settings(recovery: Mapping[str, Any], *, where: str = "recovery") -> Tuning:
+    """The Tuning of a campaign's `recovery`, which also names its data: `instructions` or `text`.
+
+    Raises Invalid when it names none or both, or a setting is wrong.
+    """
     from prunebench.tuning import Tuning
 
-    if given["instructions"] not in INSTRUCTIONS:
-        where = f"{file}: recovery.instructions"
-        raise Invalid(_unknown(where, given["instructions"], INSTRUCTIONS))
-    settings = {key: value for key, value in given.items() if key != "instructions"}
-    Tuning.from_config(settings, where=f"{file}: recovery")
-    return given
+    if ("instructions" in recovery) == ("text" in recovery):
+        raise Invalid(f"{where}: expected one of instructions (a data set) and text (a corpus)")
+    settings = {k: v for k, v in recovery.items() if k not in ("instructions", "text")}
+    if "text" in recovery:
+        settings = {"template": "none", **settings}
+    return Tuning.from_config(settings, where=where)
+
+
+def tuning_records(recovery: Mapping[str, Any], source: Source) -> list[dict[str, str]]:
+    """The records of a campaign's `recovery`: instructions, or passages of a corpus."""
+    if "text" in recovery:
+        return source.passages(recovery["text"])
+    return source.instructions(recovery["instructions"])
 
 
 def _protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
@@ -255,6 +277,11 @@ def _check_data(campaign: Campaign) -> None:
             return
         for item in [*campaign.perplexity, *filter(None, [campaign.calibration])]:
             source.corpus_file(item["corpus"], item["split"])
+        recovery = campaign.recovery or {}
+        if "text" in recovery:
+            source.corpus_file(recovery["text"], "train")
+        if "instructions" in recovery:
+            source.instructions_file(recovery["instructions"])
     except Invalid as error:
         raise Invalid(f"{campaign.file}: {error}") from None
 

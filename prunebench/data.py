@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DATA_VARIABLE = "PRUNEBENCH_DATA"
+PASSAGE = 2048
+"""Characters of a passage of plain text: more than a training sequence of 256 tokens holds."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -25,7 +29,8 @@ class Corpus:
 
     file      path below a local root, with {split}
     rows      how a file becomes rows: "wikitext" (a line with its newline, blank lines empty),
-              "stripped" (lines without surrounding blanks), "stories" (split at <|endoftext|>)
+              "stripped" (lines without surrounding blanks), "stories" (split at <|endoftext|>),
+              "paragraphs" (blank lines part them, and their lines are joined)
     hub       (data set id, configuration, column, revision); None: not on the hub
     splits    hub names of the splits
     """
@@ -48,6 +53,12 @@ CORPORA: Mapping[str, Corpus] = {
     ),
     "tinystories": Corpus(
         "tinystories/excerpt.txt", "stories", ("roneneldan/TinyStories", None, "text", None)
+    ),
+    # Books stand for the BookCorpus on which LLM-Pruner calibrates: text that is not evaluated on.
+    "books": Corpus(
+        "gutenberg/part-00.txt.xz",
+        "paragraphs",
+        ("bookcorpus/bookcorpus", "plain_text", "text", "refs/convert/parquet"),
     ),
     "encyclopedia": Corpus("encyclopedia/{split}.txt", "stripped"),
     "newswire": Corpus("newswire/{split}.txt", "stripped"),
@@ -95,15 +106,36 @@ class Source:
         """Instruction records {instruction, input, output}. Raises Invalid with file and line."""
         if name not in INSTRUCTIONS:
             raise Invalid(f"unknown instructions {name!r}; known: {', '.join(INSTRUCTIONS)}")
-        file, hub = INSTRUCTIONS[name]
+        hub = INSTRUCTIONS[name][1]
         if self.kind == "hub":
             if hub is None:
                 raise Invalid(f"instructions {name!r} are not on the hub")
             return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(_hub_dataset(hub))]
-        path = self._below(file)
+        path = self.instructions_file(name)
+        return [_instruction(raw, f"{path}:{line}") for line, raw in _json_lines(path)]
+
+    def instructions_file(self, name: str) -> Path:
+        """The file of instruction data below the root. Raises Invalid if it is not there."""
+        path = self._below(INSTRUCTIONS[name][0])
         if not path.is_file():
             raise Invalid(f"data: instructions {name!r}: no such file: {path}")
-        return [_instruction(raw, f"{path}:{line}") for line, raw in _json_lines(path)]
+        return path
+
+    def passages(self, corpus: str) -> list[dict[str, str]]:
+        """The training split as tuning records without a prompt, PASSAGE characters or more each.
+
+        Consecutive rows are joined until they are long enough to fill a training sequence.
+        """
+        records, held, size = [], [], 0
+        for row in self.rows(corpus, "train"):
+            held.append(row.strip())
+            size += len(row)
+            if size >= PASSAGE:
+                records.append({"instruction": "", "output": "\n".join(held).strip()})
+                held, size = [], 0
+        if size or not records:
+            records.append({"instruction": "", "output": "\n".join(held).strip()})
+        return records
 
     def task_file(self, task: str) -> Path | None:
         """The JSON lines of a zero-shot task; None for the hub, where lm-eval finds them itself."""
@@ -174,6 +206,8 @@ def text_digest(rows: list[str]) -> str:
 def _cut(text: str, how: str) -> list[str]:
     if how == "stories":
         return [story.strip() for story in text.split("<|endoftext|>") if story.strip()]
+    if how == "paragraphs":
+        return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
     lines = text.split("\n")
     if lines and not lines[-1]:
         lines.pop()
@@ -184,9 +218,13 @@ def _cut(text: str, how: str) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
+        if path.suffix == ".xz":
+            return lzma.decompress(path.read_bytes()).decode("utf-8")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise Invalid(f"{path}: expected UTF-8: {error.reason} at byte {error.start}") from None
+    except lzma.LZMAError as error:
+        raise Invalid(f"{path}: not a whole xz file: {error}") from None
 
 
 def _json_lines(path: Path) -> list[tuple[int, Any]]:

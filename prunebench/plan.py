@@ -56,7 +56,8 @@ def leak_spec(campaign: Campaign) -> str:
         source=campaign.source,
         data_root=campaign.data_root,
         calibration=campaign.calibration,
-        instructions=campaign.recovery and campaign.recovery["instructions"],
+        instructions=campaign.recovery and campaign.recovery.get("instructions"),
+        text=campaign.recovery and campaign.recovery.get("text"),
         perplexity=list(campaign.perplexity),
         suite=campaign.zeroshot and campaign.zeroshot["suite"],
     )

@@ -194,14 +194,17 @@ def _leak(campaign: Campaign, pruned: Mapping[str, Any], tuned: bool) -> dict[st
     Another split of the corpus that is evaluated on shares no text with it, but its style and
     subjects; several papers calibrate on WikiText2 and then report WikiText2. So that is said too.
     """
-    corpus = campaign.calibration["corpus"] if campaign.calibration else None
+    corpora = {
+        "calibration": campaign.calibration and campaign.calibration["corpus"],
+        "tuning": campaign.recovery and campaign.recovery.get("text"),
+    }
     used = {"calibration": pruned.get("used_calibration"), "tuning": tuned}
     checked = _read(campaign.out / "leak.json")
     sets: dict[str, Any] = {}
     for kind in (kind for kind, yes in used.items() if yes and kind in checked):
         for name, found in checked[kind]["sets"].items():
             if name not in sets or (found["share"] or 0) > (sets[name]["share"] or 0):
-                same = kind == "calibration" and name.rpartition("-")[0] == corpus
+                same = name.rpartition("-")[0] == corpora[kind]
                 sets[name] = {**found, "text": kind, "same_corpus": same}
     return {"status": "ok", "sets": sets} if sets else None
 

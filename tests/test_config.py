@@ -150,6 +150,15 @@ MISTAKES = {
         {"recovery": {"instructions": "dolly"}},
         "recovery.instructions: unknown name 'dolly'",
     ),
+    "recovery on two kinds of text": (
+        {"recovery": {**RECOVERY, "text": "newswire"}},
+        "recovery: expected one of instructions .* and text",
+    ),
+    "recovery on nothing": ({"recovery": {"tokens": 9}}, "recovery: expected one of instructions"),
+    "unknown recovery text": (
+        {"recovery": {"text": "c4"}},
+        "recovery.text: unknown name 'c4'; known: wikitext2",
+    ),
     "wrong recovery key": ({"recovery": {**RECOVERY, "rnak": 8}}, "recovery.rnak: unknown key"),
     "unknown reference": (
         {"reference": "oracle"},
@@ -174,6 +183,28 @@ def test_a_missing_corpus_file_is_known_before_any_job(tmp_path):
     (tmp_path / "newswire").mkdir()
     with pytest.raises(Invalid, match=r"toy.yaml: data: corpus 'newswire', split 'test': no such"):
         campaign(data={"source": "local", "root": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "recovery, message",
+    [
+        ({"instructions": "alpaca"}, "data: instructions 'alpaca': no such file: .*train.jsonl"),
+        ({"text": "books"}, "data: corpus 'books', split 'train': no such file: .*part-00.txt.xz"),
+    ],
+)
+def test_missing_tuning_text_is_known_before_any_job(tmp_path, recovery, message):
+    (tmp_path / "newswire").mkdir()
+    (tmp_path / "newswire" / "test.txt").write_text("Some news.")
+    data = {"source": "local", "root": str(tmp_path)}
+    assert campaign(data=data).source == "local"
+    with pytest.raises(Invalid, match=f"toy.yaml: {message}"):
+        campaign(data=data, recovery={**recovery, "tokens": 9})
+
+
+def test_plain_text_is_tuned_on_without_a_prompt():
+    settings = config.tuning_settings({"text": "newswire", "tokens": 9})
+    assert settings.template == "none"
+    assert config.tuning_settings(RECOVERY).template == "alpaca"
 
 
 def test_local_data_needs_a_root(monkeypatch):

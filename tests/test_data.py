@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import lzma
 
 import pytest
 import torch
 
-from prunebench.data import Source, calibration_tokens, open_source
+from prunebench.data import PASSAGE, Source, calibration_tokens, open_source
 from prunebench.errors import Invalid
 
 
@@ -33,12 +34,31 @@ def test_rows_are_cut_as_on_the_hub(tmp_path):
     assert source.rows("tinystories", "train") == ["One.", "Two\nlines."]
 
 
+def test_books_are_unpacked_and_their_paragraphs_unwrapped(tmp_path):
+    text = "CHAPTER I.\n\nA line\n  and its end.\n\n\nAnother."
+    source = local(tmp_path, {"gutenberg/part-00.txt.xz": lzma.compress(text.encode())})
+    assert source.rows("books", "train") == ["CHAPTER I.", "A line and its end.", "Another."]
+    (tmp_path / "gutenberg" / "part-00.txt.xz").write_bytes(lzma.compress(text.encode())[:-9])
+    with pytest.raises(Invalid, match="part-00.txt.xz: not a whole xz file"):
+        source.rows("books", "train")
+
+
+def test_passages_hold_every_row_once_and_are_long_enough(tmp_path):
+    rows = [f"row {i} " + "x" * (i % 700) for i in range(200)]
+    source = local(tmp_path, {"ptb/train.txt": "\n".join(rows)})
+    passages = source.passages("ptb")
+    assert [row for p in passages for row in p["output"].split("\n")] == [r.strip() for r in rows]
+    assert {p["instruction"] for p in passages} == {""}
+    assert all(len(p["output"]) >= PASSAGE - 700 for p in passages[:-1]) and len(passages) > 10
+
+
 def test_the_real_files_have_the_known_sizes(shared_data):
     source = Source("local", shared_data)
     assert len(source.rows("wikitext2", "test")) == 4358
     assert len(source.rows("ptb", "validation")) == 3370
     assert len(source.rows("tinystories", "train")) == 1911
     assert len(source.instructions("alpaca")) == 9229
+    assert sum(len(p["output"]) for p in source.passages("books")) > 11_000_000
 
 
 @pytest.mark.parametrize(

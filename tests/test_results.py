@@ -141,6 +141,15 @@ def test_leaks_count_only_for_text_that_the_method_was_given(folder):
     assert assembled()["leak"] is None
 
 
+def test_tuning_on_the_text_of_a_corpus_is_a_leak_of_that_corpus(folder):
+    tuned = {**CAMPAIGN, "recovery": {"text": "newswire", "tokens": 9}}
+    share = {"items": 10, "checked": 10, "short": 0, "contaminated": 0, "share": 0.0}
+    put(folder, "leak.json", {"status": "ok", "tuning": {"sets": {"newswire-test": share}}})
+    built = config.build(copy.deepcopy(tuned), file="toy.yaml")
+    found = results.assemble(built, Cell("m", "random+lora", 0.5, 0))["leak"]["sets"]
+    assert found["newswire-test"]["text"] == "tuning" and found["newswire-test"]["same_corpus"]
+
+
 def test_accuracies_are_paired_with_dense(folder):
     for label, answers in (("dense", "1100"), ("random", "1010")):
         outcomes.write(items(answers), folder / "cells" / PATHS[label] / "items.json.gz")

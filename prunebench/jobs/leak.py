@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prunebench.config import Campaign, campaign_source
+from prunebench.config import Campaign, campaign_source, tuning_records
 from prunebench.data import Source
 from prunebench.leak import leak
 
@@ -32,7 +32,7 @@ def training_texts(campaign: Campaign, source: Source) -> dict[str, Iterable[str
             campaign.calibration["corpus"], campaign.calibration["split"]
         )
     if campaign.recovery is not None:
-        records = source.instructions(campaign.recovery["instructions"])
+        records = tuning_records(campaign.recovery, source)
         texts["tuning"] = ("\n".join(record.values()) for record in records)
     return texts
 

@@ -12,6 +12,7 @@ import torch
 
 from prunebench import models
 from prunebench.architectures import structures_of
+from prunebench.config import tuning_records, tuning_settings
 from prunebench.context import Context
 from prunebench.cost import meter
 from prunebench.data import calibration_tokens
@@ -91,13 +92,10 @@ def make_context(
         )
 
     def tuning() -> tuple[list[dict[str, str]], Any]:
-        from prunebench.tuning import Tuning
-
         if spec["recovery"] is None:
             raise Invalid("the method needs tuning data: add `recovery` to the campaign")
-        settings = {k: v for k, v in spec["recovery"].items() if k != "instructions"}
-        records = work.data_source(spec).instructions(spec["recovery"]["instructions"])
-        return records, Tuning.from_config(settings, where="recovery")
+        records = tuning_records(spec["recovery"], work.data_source(spec))
+        return records, tuning_settings(spec["recovery"])
 
     return Context(
         sparsity=spec["sparsity"],

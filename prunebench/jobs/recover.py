@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunebench import models, tuning
+from prunebench.config import tuning_records, tuning_settings
 from prunebench.cost import meter
 from prunebench.jobs import work
 from prunebench.record import provenance
@@ -17,17 +18,13 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     work.deterministic(spec["seed"])
     pruned = work.read_stage(arguments.inputs[0])
     model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
-    given = spec["recovery"]
-    settings = tuning.Tuning.from_config(
-        {key: value for key, value in given.items() if key != "instructions"}, where="recovery"
-    )
     cell = arguments.out.parent
     with meter(arguments.device) as cost:
         model, report = tuning.recover(
             model,
             tokenizer,
-            work.data_source(spec).instructions(given["instructions"]),
-            settings,
+            tuning_records(spec["recovery"], work.data_source(spec)),
+            tuning_settings(spec["recovery"]),
             workdir=cell / "recover.work",
             seed=spec["seed"],
             device=arguments.device,

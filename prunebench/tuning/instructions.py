@@ -163,7 +163,7 @@ def _checked(
     """The usable records and, by reason, the number of those left out."""
     records, empty = [], 0
     for number, example in enumerate(examples):
-        _check_record(example, f"{where}: record {number}")
+        _check_record(example, settings, f"{where}: record {number}")
         if example["output"].strip():
             records.append(example)
         elif settings.empty_response == "error":
@@ -178,13 +178,13 @@ def _checked(
     return records, {"empty_response": empty} if empty else {}
 
 
-def _check_record(example: Any, where: str) -> None:
+def _check_record(example: Any, settings: Tuning, where: str) -> None:
     if not isinstance(example, Mapping):
         raise Invalid(f"{where}: expected a mapping, got {type(example).__name__}")
     for key in ("instruction", "output"):
         if not isinstance(example.get(key), str):
             raise Invalid(f"{where}: expected text under {key!r}, got {example.get(key)!r}")
-    if not example["instruction"].strip():
+    if not example["instruction"].strip() and settings.template != "none":
         raise Invalid(f"{where}: the instruction is empty")
     if not isinstance(example.get("input", ""), str | None):
         raise Invalid(f"{where}: expected text under 'input', got {example['input']!r}")

@@ -123,8 +123,8 @@ SCHEMA: dict[str, Any] = {
             "default": "response",
         },
         "template": {
-            "description": "Prompt template.",
-            "enum": ["alpaca"],
+            "description": "Prompt template; none: records are plain text, all of it response.",
+            "enum": ["alpaca", "none"],
             "default": "alpaca",
         },
         "empty_response": {

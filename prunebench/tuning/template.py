@@ -17,7 +17,9 @@ TEMPLATES = {
             "Write a response that appropriately completes the request.\n\n"
             "### Instruction:\n{instruction}\n\n### Response:\n"
         ),
-    }
+    },
+    # Plain text has no prompt: all of it is the response.
+    "none": {"with_input": "", "without_input": ""},
 }
 
 

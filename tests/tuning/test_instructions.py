@@ -52,6 +52,21 @@ def test_loss_on_all_labels_all_but_the_first_position(toy_tokenizer):
     assert example["labels"] == [-100, *example["input_ids"][1:]]
 
 
+def test_plain_text_has_no_prompt_and_every_token_but_the_first_is_labelled(toy_tokenizer):
+    plain = settings(batch=1, micro_batch=1, tokens=None, template="none")
+    data = encode([{"instruction": "", "output": "Hi there."}], toy_tokenizer, plain, seed=0)
+    example = data.dataset[0]
+    assert toy_tokenizer.decode(example["input_ids"]) == "<s>Hi there.</s>"
+    assert example["labels"] == [-100, *example["input_ids"][1:]]
+    with pytest.raises(Invalid, match="record 0: the instruction is empty"):
+        encode(
+            [{"instruction": "", "output": "Hi"}],
+            toy_tokenizer,
+            dataclasses.replace(plain, template="alpaca"),
+            seed=0,
+        )
+
+
 def test_a_tokenizer_that_ends_every_text_gives_one_end_token(toy_tokenizer):
     class Ending:
         eos_token_id, pad_token_id = toy_tokenizer.eos_token_id, None
