@@ -1,10 +1,12 @@
-"""Text, instructions and task files, from the hub, from a local folder or from the demo world."""
+"""Text, instructions and task files: from the hub, a local folder, the demo world, or random."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import random
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +64,10 @@ INSTRUCTIONS: Mapping[str, tuple[str, str | None]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where data comes from. kind: hub | local | demo; root: the folder of the latter two."""
+    """Where data comes from. kind: hub | local | demo | random; root: folder of local and demo.
+
+    Random letters are for models with random weights, where only the number of tokens matters.
+    """
 
     kind: str
     root: Path | None = None
@@ -78,6 +83,8 @@ class Source:
             raise Invalid(f"corpus {corpus}: unknown split {split!r}; known: {', '.join(SPLITS)}")
         if self.kind == "hub":
             return _hub_rows(corpus, split)
+        if self.kind == "random":
+            return _random_texts(f"{corpus}/{split}")
         path = self.corpus_file(corpus, split)
         rows = _cut(_read(path), CORPORA[corpus].rows)
         if not any(row.strip() for row in rows):
@@ -100,6 +107,11 @@ class Source:
             if hub is None:
                 raise Invalid(f"instructions {name!r} are not on the hub")
             return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(_hub_dataset(hub))]
+        if self.kind == "random":
+            return [
+                {"instruction": "Go on.", "input": "", "output": text}
+                for text in _random_texts(name)
+            ]
         path = self._below(file)
         if not path.is_file():
             raise Invalid(f"data: instructions {name!r}: no such file: {path}")
@@ -125,6 +137,8 @@ def open_source(kind: str, root: str | None, *, demo_root: Path) -> Source:
         return Source("hub")
     if kind == "demo":
         return Source("demo", demo_root)
+    if kind == "random":
+        return Source("random")
     given = root or os.environ.get(DATA_VARIABLE)
     if not given:
         raise Invalid(
@@ -169,6 +183,12 @@ def text_digest(rows: list[str]) -> str:
     for row in rows:
         digest.update(row.encode("utf-8") + b"\0")
     return digest.hexdigest()
+
+
+def _random_texts(name: str, *, texts: int = 1000, length: int = 4096) -> list[str]:
+    """Random letters and blanks, the same at every call; `length` characters, so as many bytes."""
+    draw = random.Random(name)
+    return ["".join(draw.choices(string.ascii_lowercase + "  ", k=length)) for _ in range(texts)]
 
 
 def _cut(text: str, how: str) -> list[str]:
