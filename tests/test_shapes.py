@@ -21,7 +21,7 @@ SMALL = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 512,
 }
 
 
@@ -126,7 +126,7 @@ def test_a_cell_of_a_random_model_is_pruned_and_tuned_but_not_evaluated(tmp_path
     entry = {"name": "small", "kind": "random", "source": "llama-7b", "overrides": SMALL}
     entry |= {"revision": None, "dtype": "auto", "trust_remote_code": False}
     calibration = {"corpus": "wikitext2", "split": "train", "samples": 4, "length": 16}
-    tuning = {"instructions": "alpaca", "tokens": 2000, "batch": 4, "micro_batch": 4, "length": 96}
+    tuning = {"instructions": "alpaca", "tokens": 2000, "batch": 4, "micro_batch": 4, "length": 256}
     params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
     spec = {**SPEC, "method": "llm_pruner", "params": params, "model": entry}
     spec |= {"source": "random", "data_root": None, "calibration": calibration, "recovery": tuning}
