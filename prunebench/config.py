@@ -12,6 +12,7 @@ from prunebench.data import CORPORA, INSTRUCTIONS, Source, open_source
 from prunebench.errors import Invalid
 from prunebench.plugins import Plugin, check_schema, discover, read_yaml
 from prunebench.rows import Row, build_rows
+from prunebench.shapes import find_shape
 
 if TYPE_CHECKING:
     from prunebench.tuning import Tuning
@@ -24,7 +25,10 @@ RESOURCE_DEFAULTS = {"threads": 1, "mem_mb": 4000, "timeout_s": None}
 
 @dataclass(frozen=True)
 class Model:
-    """A model entry. `source` is a hub id or a folder, as the campaign file writes it."""
+    """A model entry. `source` is a hub id, a folder or a shape, as the campaign file writes it.
+
+    overrides  of a random model: keys of its configuration with other values
+    """
 
     name: str
     kind: str
@@ -32,6 +36,7 @@ class Model:
     revision: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,7 @@ def _models(entries: list[Mapping[str, Any]], file: str) -> dict[str, Model]:
             revision=entry.get("revision"),
             dtype=entry.get("dtype", "auto"),
             trust_remote_code=entry.get("trust_remote_code", False),
+            overrides=entry.get("overrides", {}),
         )
     return models
 
@@ -171,9 +177,16 @@ def _models(entries: list[Mapping[str, Any]], file: str) -> dict[str, Model]:
 def _model_source(entry: Mapping[str, Any], where: str) -> str:
     if entry["kind"] == "demo":
         return str(DEMO_MODEL)
-    key = {"local": "path", "hub": "id"}[entry["kind"]]
+    key = {"local": "path", "hub": "id", "random": "shape"}[entry["kind"]]
     if key not in entry:
         raise Invalid(f"{where}: kind {entry['kind']!r} needs the key {key!r}")
+    if entry["kind"] == "random":
+        try:
+            find_shape(entry[key])
+        except Invalid as error:
+            raise Invalid(f"{where}.shape: {error}") from None
+    elif "overrides" in entry:
+        raise Invalid(f"{where}.overrides: only a model of kind 'random' has them")
     return entry[key]
 
 
@@ -271,9 +284,11 @@ def _check_data(campaign: Campaign) -> None:
     """What can be known to be missing before any job starts."""
     if campaign.source == "hub":
         return
+    if campaign.source == "random":
+        _check_random(campaign)
     try:
         source = campaign_source(campaign)
-        if campaign.source == "demo":
+        if campaign.source in ("demo", "random"):
             return
         for item in [*campaign.perplexity, *filter(None, [campaign.calibration])]:
             source.corpus_file(item["corpus"], item["split"])
@@ -284,6 +299,16 @@ def _check_data(campaign: Campaign) -> None:
             source.instructions_file(recovery["instructions"])
     except Invalid as error:
         raise Invalid(f"{campaign.file}: {error}") from None
+
+
+def _check_random(campaign: Campaign) -> None:
+    """Random letters may never stand for a corpus in a number that means something."""
+    where = f"{campaign.file}: data.source: 'random'"
+    trained = [model.name for model in campaign.models.values() if model.kind != "random"]
+    if trained:
+        raise Invalid(f"{where} is for models of kind 'random' only, not for {trained[0]!r}")
+    if campaign.perplexity or campaign.zeroshot:
+        raise Invalid(f"{where}: there is no text to evaluate on; leave out perplexity, zeroshot")
 
 
 def campaign_source(campaign: Campaign) -> Source:

@@ -1,18 +1,18 @@
-"""Text, instructions and task files, from the hub, from a local folder or from the demo world."""
+"""Text, instructions and task files: from the hub, a local folder, the demo world, or random."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import lzma
 import os
-import re
+import random
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.textfiles import cut_rows, json_lines, read_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,10 @@ INSTRUCTIONS: Mapping[str, tuple[str, str | None]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where data comes from. kind: hub | local | demo; root: the folder of the latter two."""
+    """Where data comes from. kind: hub | local | demo | random; root: folder of local and demo.
+
+    Random letters are for models with random weights, where only the number of tokens matters.
+    """
 
     kind: str
     root: Path | None = None
@@ -89,8 +92,10 @@ class Source:
             raise Invalid(f"corpus {corpus}: unknown split {split!r}; known: {', '.join(SPLITS)}")
         if self.kind == "hub":
             return _hub_rows(corpus, split)
+        if self.kind == "random":
+            return _random_texts(f"{corpus}/{split}")
         path = self.corpus_file(corpus, split)
-        rows = _cut(_read(path), CORPORA[corpus].rows)
+        rows = cut_rows(read_text(path), CORPORA[corpus].rows)
         if not any(row.strip() for row in rows):
             raise Invalid(f"{path}: expected text, found none")
         return rows
@@ -111,8 +116,13 @@ class Source:
             if hub is None:
                 raise Invalid(f"instructions {name!r} are not on the hub")
             return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(_hub_dataset(hub))]
+        if self.kind == "random":
+            return [
+                {"instruction": "Go on.", "input": "", "output": text}
+                for text in _random_texts(name)
+            ]
         path = self.instructions_file(name)
-        return [_instruction(raw, f"{path}:{line}") for line, raw in _json_lines(path)]
+        return [_instruction(raw, f"{path}:{line}") for line, raw in json_lines(path)]
 
     def instructions_file(self, name: str) -> Path:
         """The file of instruction data below the root. Raises Invalid if it is not there."""
@@ -157,6 +167,8 @@ def open_source(kind: str, root: str | None, *, demo_root: Path) -> Source:
         return Source("hub")
     if kind == "demo":
         return Source("demo", demo_root)
+    if kind == "random":
+        return Source("random")
     given = root or os.environ.get(DATA_VARIABLE)
     if not given:
         raise Invalid(
@@ -203,42 +215,10 @@ def text_digest(rows: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _cut(text: str, how: str) -> list[str]:
-    if how == "stories":
-        return [story.strip() for story in text.split("<|endoftext|>") if story.strip()]
-    if how == "paragraphs":
-        return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-    lines = text.split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    if how == "wikitext":
-        return [line + "\n" if line.strip() else "" for line in lines]
-    return [line.strip() for line in lines]
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.suffix == ".xz":
-            return lzma.decompress(path.read_bytes()).decode("utf-8")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Invalid(f"{path}: expected UTF-8: {error.reason} at byte {error.start}") from None
-    except lzma.LZMAError as error:
-        raise Invalid(f"{path}: not a whole xz file: {error}") from None
-
-
-def _json_lines(path: Path) -> list[tuple[int, Any]]:
-    parsed = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            parsed.append((number, json.loads(line)))
-        except ValueError as error:
-            raise Invalid(f"{path}:{number}: not valid JSON: {error}") from None
-    if not parsed:
-        raise Invalid(f"{path}: expected one JSON object per line, found none")
-    return parsed
+def _random_texts(name: str, *, texts: int = 1000, length: int = 4096) -> list[str]:
+    """Random letters and blanks, the same at every call; `length` characters, so as many bytes."""
+    draw = random.Random(name)
+    return ["".join(draw.choices(string.ascii_lowercase + "  ", k=length)) for _ in range(texts)]
 
 
 def _instruction(raw: Any, where: str) -> dict[str, str]:

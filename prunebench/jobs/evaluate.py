@@ -14,10 +14,17 @@ from prunebench.jobs import work
 from prunebench.protocols import Protocol
 from prunebench.record import provenance
 
+RANDOM = {"status": "skipped", "reason": "random weights"}
+
 
 def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Run an evaluation job. A part that cannot be had says so; the other parts are measured."""
     work.deterministic(spec["seed"])
+    protocols = [Protocol(**entry) for entry in spec["perplexity"]]
+    if spec["model"]["kind"] == "random":
+        work.read_stage(arguments.inputs[0])
+        skipped = dict.fromkeys((p.key for p in protocols), RANDOM)
+        return {"perplexity": skipped, "zeroshot": RANDOM, "provenance": provenance()}
     model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
     source = work.data_source(spec)
 
@@ -25,7 +32,6 @@ def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str
         rows = source.rows(protocol.corpus, protocol.split)
         return {**perplexity(model, tokenizer, rows, protocol), "data_sha256": text_digest(rows)}
 
-    protocols = [Protocol(**entry) for entry in spec["perplexity"]]
     start_s = time.perf_counter()
     figures = {p.key: part(lambda p=p: measure(p)) for p in protocols}
     accuracies = part(lambda: zeroshot(spec, model, tokenizer, source, arguments))

@@ -18,6 +18,8 @@ KINDS = ("calibration", "tuning")
 def check(campaign: Campaign) -> dict[str, Any]:
     """Shares of contaminated items, for calibration and for tuning text: {kind: {"sets": ...}}."""
     source = campaign_source(campaign)
+    if source.kind == "random":
+        return {}  # nothing is evaluated on
     found: dict[str, Any] = {}
     for kind, texts in training_texts(campaign, source).items():
         found[kind] = leak(texts, evaluation_texts(campaign, source))

@@ -87,9 +87,11 @@ def read_stage(path: Path) -> dict[str, Any]:
 def load_original(
     model: Mapping[str, Any], device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the unpruned model of a campaign's model entry."""
+    """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models import load
 
+    if model["kind"] == "random":
+        return _make_random(model, device)
     return load(
         locate(model["kind"], model["source"]) if model["kind"] != "hub" else model["source"],
         revision=model["revision"],
@@ -97,6 +99,17 @@ def load_original(
         device=device,
         trust_remote_code=model["trust_remote_code"],
     )
+
+
+def _make_random(
+    model: Mapping[str, Any], device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from prunebench.shapes import byte_tokenizer, make_config, random_model
+
+    config = make_config(model["source"], model["overrides"])
+    tokenizer = byte_tokenizer(config)
+    dtype = resolve_dtype(model["dtype"], device)
+    return random_model(config, dtype=dtype, device=device), tokenizer
 
 
 def load_stage(
