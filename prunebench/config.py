@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.data import CORPORA, INSTRUCTIONS, Source, open_source
+from prunebench.data import CORPORA, INSTRUCTIONS, Source, corpora_of, open_source
 from prunebench.errors import Invalid
 from prunebench.plugins import Plugin, check_schema, discover, read_yaml
 from prunebench.rows import Row, build_rows
@@ -209,17 +209,17 @@ def locate(kind: str, source: str) -> Path:
 def _calibration(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
     if given is None:
         return None
-    if given["corpus"] not in CORPORA:
-        raise Invalid(_unknown(f"{file}: calibration.corpus", given["corpus"], CORPORA))
+    _check_corpora(f"{file}: calibration.corpus", given["corpus"])
     return {**CALIBRATION_DEFAULTS, **given}
 
 
 def _recovery(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
     if given is None:
         return None
-    for key, known in (("instructions", INSTRUCTIONS), ("text", CORPORA)):
-        if key in given and given[key] not in known:
-            raise Invalid(_unknown(f"{file}: recovery.{key}", given[key], known))
+    if given.get("instructions", next(iter(INSTRUCTIONS))) not in INSTRUCTIONS:
+        where = f"{file}: recovery.instructions"
+        raise Invalid(_unknown(where, given["instructions"], INSTRUCTIONS))
+    _check_corpora(f"{file}: recovery.text", given.get("text", ()))
     tuning_settings(given, where=f"{file}: recovery")
     return given
 
@@ -246,6 +246,12 @@ def tuning_records(recovery: Mapping[str, Any], source: Source) -> list[dict[str
     return source.instructions(recovery["instructions"])
 
 
+def _check_corpora(where: str, given: str | Sequence[str]) -> None:
+    for name in corpora_of(given):
+        if name not in CORPORA:
+            raise Invalid(_unknown(where, name, CORPORA))
+
+
 def _protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
     """Every perplexity measurement written out: {name, corpus, split, length, mode, limit}."""
     from prunebench.protocols import NAMED
@@ -261,8 +267,7 @@ def _protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
             key: entry[key] for key in ("name", "length", "mode", "limit") if key in entry
         }
         for corpus in entry["corpora"]:
-            if corpus["corpus"] not in CORPORA:
-                raise Invalid(_unknown(f"{where}.corpora", corpus["corpus"], CORPORA))
+            _check_corpora(f"{where}.corpora", corpus["corpus"])
             written_out.append({**common, "split": "test", **corpus})
     return written_out
 
@@ -290,11 +295,11 @@ def _check_data(campaign: Campaign) -> None:
         source = campaign_source(campaign)
         if campaign.source in ("demo", "random"):
             return
-        for item in [*campaign.perplexity, *filter(None, [campaign.calibration])]:
-            source.corpus_file(item["corpus"], item["split"])
         recovery = campaign.recovery or {}
-        if "text" in recovery:
-            source.corpus_file(recovery["text"], "train")
+        tuned = {"corpus": recovery.get("text", ()), "split": "train"}
+        for item in [*campaign.perplexity, *filter(None, [campaign.calibration]), tuned]:
+            for corpus in corpora_of(item["corpus"]):
+                source.corpus_file(corpus, item["split"])
         if "instructions" in recovery:
             source.instructions_file(recovery["instructions"])
     except Invalid as error:

@@ -6,16 +6,13 @@ import hashlib
 import os
 import random
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.textfiles import cut_rows, json_lines, read_text
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DATA_VARIABLE = "PRUNEBENCH_DATA"
 PASSAGE = 2048
@@ -100,6 +97,10 @@ class Source:
             raise Invalid(f"{path}: expected text, found none")
         return rows
 
+    def mixture(self, corpora: str | Sequence[str], split: str) -> list[str]:
+        """Rows of one corpus, or of several, one after another."""
+        return [row for corpus in corpora_of(corpora) for row in self.rows(corpus, split)]
+
     def corpus_file(self, corpus: str, split: str) -> Path:
         """The file of a corpus below the root. Raises Invalid if it is not there."""
         path = self._below(CORPORA[corpus].file.format(split=split))
@@ -131,20 +132,21 @@ class Source:
             raise Invalid(f"data: instructions {name!r}: no such file: {path}")
         return path
 
-    def passages(self, corpus: str) -> list[dict[str, str]]:
-        """The training split as tuning records without a prompt, PASSAGE characters or more each.
+    def passages(self, corpora: str | Sequence[str]) -> list[dict[str, str]]:
+        """Training splits as tuning records without a prompt, PASSAGE characters or more each.
 
-        Consecutive rows are joined until they are long enough to fill a training sequence.
+        Consecutive rows of a corpus are joined until they can fill a training sequence.
         """
-        records, held, size = [], [], 0
-        for row in self.rows(corpus, "train"):
-            held.append(row.strip())
-            size += len(row)
-            if size >= PASSAGE:
-                records.append({"instruction": "", "output": "\n".join(held).strip()})
-                held, size = [], 0
-        if size or not records:
-            records.append({"instruction": "", "output": "\n".join(held).strip()})
+        records: list[dict[str, str]] = []
+        for corpus in corpora_of(corpora):
+            held, size = [], 0
+            for row in [*self.rows(corpus, "train"), None]:
+                if row is not None:
+                    held.append(row.strip())
+                    size += len(row)
+                if size >= PASSAGE or (row is None and size):
+                    records.append({"instruction": "", "output": "\n".join(held).strip()})
+                    held, size = [], 0
         return records
 
     def task_file(self, task: str) -> Path | None:
@@ -181,30 +183,9 @@ def open_source(kind: str, root: str | None, *, demo_root: Path) -> Source:
     return Source("local", path)
 
 
-def calibration_tokens(
-    rows: list[str], tokenizer: Any, *, samples: int, length: int, seed: int
-) -> Tensor:
-    """Draw [samples, length] token ids: distinct windows of the joined text, placed by the seed.
-
-    Windows start anywhere and never overlap more than by chance. Raises Invalid when the text has
-    fewer than samples x length tokens.
-    """
-    import torch
-
-    stream = torch.tensor(
-        tokenizer("\n".join(row.strip() for row in rows if row.strip()), verbose=False).input_ids
-    )
-    if len(stream) < samples * length:
-        raise Invalid(
-            f"calibration: {samples} samples of {length} tokens need {samples * length} tokens, "
-            f"the text has {len(stream)}; ask for fewer or shorter samples, or give more text"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    slots = len(stream) // length
-    offset = int(torch.randint(len(stream) - slots * length + 1, (1,), generator=generator))
-    chosen = torch.randperm(slots, generator=generator)[:samples]
-    starts = offset + chosen * length  # [samples]
-    return stream[starts[:, None] + torch.arange(length)]
+def corpora_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of corpora: a campaign file may write one, or a list."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def text_digest(rows: list[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.config import Campaign, Cell, build
+from prunebench.data import corpora_of
 from prunebench.errors import Invalid
 from prunebench.plan import dense_cell, stage
 from prunebench.plugins import read_yaml
@@ -195,8 +196,8 @@ def _leak(campaign: Campaign, pruned: Mapping[str, Any], tuned: bool) -> dict[st
     subjects; several papers calibrate on WikiText2 and then report WikiText2. So that is said too.
     """
     corpora = {
-        "calibration": campaign.calibration and campaign.calibration["corpus"],
-        "tuning": campaign.recovery and campaign.recovery.get("text"),
+        "calibration": corpora_of((campaign.calibration or {}).get("corpus", ())),
+        "tuning": corpora_of((campaign.recovery or {}).get("text", ())),
     }
     used = {"calibration": pruned.get("used_calibration"), "tuning": tuned}
     checked = _read(campaign.out / "leak.json")
@@ -204,7 +205,7 @@ def _leak(campaign: Campaign, pruned: Mapping[str, Any], tuned: bool) -> dict[st
     for kind in (kind for kind, yes in used.items() if yes and kind in checked):
         for name, found in checked[kind]["sets"].items():
             if name not in sets or (found["share"] or 0) > (sets[name]["share"] or 0):
-                same = name.rpartition("-")[0] == corpora[kind]
+                same = name.rpartition("-")[0] in corpora[kind]
                 sets[name] = {**found, "text": kind, "same_corpus": same}
     return {"status": "ok", "sets": sets} if sets else None
 

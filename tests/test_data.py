@@ -6,9 +6,8 @@ import json
 import lzma
 
 import pytest
-import torch
 
-from prunebench.data import PASSAGE, Source, calibration_tokens, open_source
+from prunebench.data import PASSAGE, Source, open_source
 from prunebench.errors import Invalid
 
 
@@ -105,24 +104,6 @@ def test_a_wrong_line_is_named_by_number(tmp_path, second, message):
     text = json.dumps(RECORD) + "\n" + second + "\n"
     with pytest.raises(Invalid, match=message):
         local(tmp_path, {"alpaca/train.jsonl": text}).instructions("alpaca")
-
-
-def test_calibration_is_drawn_by_the_seed_without_overlap(tokenizer):
-    rows = [f"sentence number {i} has words" for i in range(300)]
-    options = {"samples": 8, "length": 40}
-    first = calibration_tokens(rows, tokenizer, seed=0, **options)
-    assert first.shape == (8, 40) and first.dtype == torch.long
-    assert torch.equal(first, calibration_tokens(rows, tokenizer, seed=0, **options))
-    assert not torch.equal(first, calibration_tokens(rows, tokenizer, seed=1, **options))
-    assert len({tuple(window.tolist()) for window in first}) == 8
-    stream = tokenizer("\n".join(rows)).input_ids
-    text = ",".join(map(str, stream))
-    assert all(",".join(map(str, window.tolist())) in text for window in first)
-
-
-def test_too_little_calibration_text_says_how_much_there_is(tokenizer):
-    with pytest.raises(Invalid, match=r"10 samples of 64 tokens need 640 tokens, the text has 6"):
-        calibration_tokens(["short"], tokenizer, samples=10, length=64, seed=0)
 
 
 def test_hub_loads_the_same_rows_from_a_stand_in(tmp_path, monkeypatch):

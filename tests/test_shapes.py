@@ -9,8 +9,9 @@ import torch
 from jobs.test_jobs import SPEC, attempt
 
 from prunebench import shapes
+from prunebench.calibration import calibration_tokens
 from prunebench.config import build
-from prunebench.data import Source, calibration_tokens
+from prunebench.data import Source
 from prunebench.errors import Invalid
 from prunebench.jobs import evaluate, prune, recover
 

@@ -30,7 +30,7 @@ def training_texts(campaign: Campaign, source: Source) -> dict[str, Iterable[str
     """What methods may look at: the calibration split, and the instruction records."""
     texts: dict[str, Iterable[str]] = {}
     if campaign.calibration is not None:
-        texts["calibration"] = source.rows(
+        texts["calibration"] = source.mixture(
             campaign.calibration["corpus"], campaign.calibration["split"]
         )
     if campaign.recovery is not None:

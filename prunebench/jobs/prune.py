@@ -12,10 +12,10 @@ import torch
 
 from prunebench import models
 from prunebench.architectures import structures_of
+from prunebench.calibration import calibration_tokens
 from prunebench.config import tuning_records, tuning_settings
 from prunebench.context import Context
 from prunebench.cost import meter
-from prunebench.data import calibration_tokens
 from prunebench.errors import Failure, Invalid
 from prunebench.jobs import work
 from prunebench.plugins import Plugin, discover
@@ -82,7 +82,7 @@ def make_context(
         if settings is None:
             raise Invalid("the method needs calibration text: add `calibration` to the campaign")
         notes[USED_CALIBRATION] = True
-        rows = work.data_source(spec).rows(settings["corpus"], settings["split"])
+        rows = work.data_source(spec).mixture(settings["corpus"], settings["split"])
         return calibration_tokens(
             rows,
             tokenizer,

@@ -10,9 +10,9 @@ from conftest import make_tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prunebench.architectures import structures_of
+from prunebench.calibration import calibration_tokens
 from prunebench.context import Context
 from prunebench.cost import Cost
-from prunebench.data import calibration_tokens
 from prunebench.errors import Invalid, Unsupported
 from prunebench.plugins import discover
 from prunebench.protection import unprotected
