@@ -27,6 +27,7 @@ FAMILIES = {
     "gemma": "gemma",
     "gemma2": "gemma",
     "glm": "glm",
+    "glm4": "glm",
     "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "llama",

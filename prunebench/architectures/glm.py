@@ -1,6 +1,6 @@
-"""GLM-4 (`glm`): LLaMA-shaped, with gate and up fused into one Linear and half of a head rotated.
+"""GLM-4: LLaMA-shaped, with gate and up fused into one Linear and half of each head rotated.
 
-ChatGLM and its successors before GLM-4 have no class in transformers.
+Covers `glm` (GLM-4 of 2024) and `glm4` (of 2025, which normalises what attention and MLP write).
 """
 
 from __future__ import annotations
