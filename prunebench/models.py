@@ -125,13 +125,15 @@ def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: b
     biases, and has no such rule.
     """
     config = model.config
+    # What `load` reads itself has the names that parameters have in memory.
+    options = {"save_original_format": uniform}
     if _accepts(config):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **options)
         return uniform
     heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
     for key, value in heads.items():
         setattr(config, key, value)
     if not uniform or config.model_type != "llama" or config.attention_bias or config.mlp_bias:
