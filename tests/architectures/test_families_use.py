@@ -1,4 +1,4 @@
-"""Every family after surgery: saved, loaded, generating, padded, under both attentions, with LoRA."""
+"""Every family after surgery: saved, loaded, generating, padded, both attentions, with LoRA."""
 
 from __future__ import annotations
 
