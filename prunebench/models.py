@@ -36,22 +36,22 @@ def load(
     Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     folder = Path(source)
     if folder.is_dir():
         check_folder(folder)
+    elif folder.is_absolute() or len(folder.parts) > 2:
+        raise Invalid(f"model {source}: expected a folder or a hub id, found no such folder")
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
         if _mixed(folder):
             model = _load_mixed(folder, dtype=getattr(torch, dtype))
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(source), dtype=getattr(torch, dtype), use_safetensors=True, **options
-            )
+            model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise Invalid(f"model {source}: cannot be loaded: {_first_line(error)}") from None
+        raise Invalid(f"model {source}: cannot be loaded: {_reason(error)}") from None
     return model.to(device).eval(), tokenizer
 
 
@@ -154,6 +154,30 @@ def _accepts(config: PreTrainedConfig) -> bool:
     return True
 
 
+def _load_stock(source: str, **options: Any) -> PreTrainedModel:
+    """Load through transformers, strictly: it would draw what is missing at random, and go on.
+
+    Sizes may differ there only for this function to name the weight; no such model is returned.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    for problem in ("missing", "unexpected", "mismatched"):
+        names = [str(key) for key in sorted(report[f"{problem}_keys"])]
+        if names:
+            raise Invalid(
+                f"model {source}: weights and config disagree: {len(names)} weights are {problem}, "
+                f"{names[0]} among them"
+            )
+    return model
+
+
 def _mixed(folder: Path) -> bool:
     return describe(folder).get("loadable_by") == "prunebench"
 
@@ -211,5 +235,7 @@ def describe(folder: Path) -> Mapping[str, Any]:
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which runs only if its entry says trust_remote_code: true"
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -92,8 +92,9 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
         structure = structures[name]
         if len(kept) == structure.units or structure.kind == "layers":
             continue
+        units = torch.tensor(kept)
         for coupling in structure.couplings:
-            positions = coupling.index[list(kept)].reshape(-1).sort().values
+            positions = coupling.index[units].reshape(-1).sort().values  # [kept * width]
             _shrink(model, coupling.parameter, coupling.dim, positions)
         _correct_norms(model, structure, len(kept))
         remember_numbers(model, structure, kept)
