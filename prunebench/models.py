@@ -52,6 +52,8 @@ def load(
             model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise Invalid(f"model {source}: cannot be loaded: {_reason(error)}") from None
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
     return model.to(device).eval(), tokenizer
 
 
