@@ -25,7 +25,7 @@ from prunebench import surgery
 from prunebench.architectures import FAMILIES, structures_of
 from prunebench.selection import Budget
 from prunebench.structure import Coupling, Decision, Structure
-from prunebench.surgery import count_parameters, cut, logits, masked, slice_model
+from prunebench.surgery import count_parameters, cut, gated, logits, masked, slice_model
 
 TOLERANCE = 1e-5
 
@@ -61,6 +61,17 @@ def test_a_model_can_be_pruned_again(case):
     again = {n: tuple(range(s.units // 2, s.units)) for n, s in structures.items()}
     verification, _ = cut(model, Decision(again), TOKENS)
     assert verification.max_abs_logit_difference < TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_gate_of_every_structure_has_a_gradient(case):
+    model = model_of(case)
+    factors = {n: torch.ones(s.units, requires_grad=True) for n, s in structures_of(model).items()}
+    with gated(model, factors):
+        gated_logits = model(TOKENS).logits
+    assert torch.allclose(gated_logits, logits(model, TOKENS), atol=1e-5)
+    gated_logits.square().mean().backward()
+    assert all(factor.grad.abs().min() > 0 for factor in factors.values())
 
 
 def removals(structure: Structure) -> list[Structure]:
