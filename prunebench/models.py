@@ -14,7 +14,7 @@ from prunebench.errors import Invalid
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARKER = "prunebench.json"
 """File in a saved folder that states the decision and whether shapes differ between layers."""
@@ -30,28 +30,30 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model in evaluation mode, and its tokenizer.
 
-    source  a local folder (stock, or pruned with other shapes in every layer) or a hub id
+    source  a local folder (stock, or pruned to shapes that no config describes) or a hub id
     dtype   torch's name of the type of the weights
 
     Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     folder = Path(source)
     if folder.is_dir():
         check_folder(folder)
+    elif folder.is_absolute() or len(folder.parts) > 2:
+        raise Invalid(f"model {source}: expected a folder or a hub id, found no such folder")
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
         if _mixed(folder):
             model = _load_mixed(folder, dtype=getattr(torch, dtype))
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(source), dtype=getattr(torch, dtype), use_safetensors=True, **options
-            )
+            model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise Invalid(f"model {source}: cannot be loaded: {_first_line(error)}") from None
+        raise Invalid(f"model {source}: cannot be loaded: {_reason(error)}") from None
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
     return model.to(device).eval(), tokenizer
 
 
@@ -65,7 +67,7 @@ def save(
 ) -> str:
     """Write a Hugging Face folder in safetensors, whole or not at all.
 
-    uniform   all layers have the same shapes, so that a config can describe them
+    uniform   the stock class can build the model from its config (what surgery reported)
     decision  the Decision as JSON text, kept beside the weights
 
     Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
@@ -120,27 +122,62 @@ def weights_digest(folder: Path) -> str:
 def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: bool) -> bool:
     """Save so that stock classes accept the config where shapes permit it; True if they do.
 
-    LlamaConfig insists that the number of heads divides hidden_size although head_dim is explicit.
-    Mistral's is the same computation under the same names, without biases, and has no such rule.
+    Llama's and Gemma-2's configs insist that the number of heads divides hidden_size although
+    head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
+    biases, and has no such rule.
     """
     config = model.config
-    heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
-    refused = config.model_type == "llama" and config.hidden_size % config.num_attention_heads != 0
-    if not refused:
-        model.save_pretrained(folder)
+    # What `load` reads itself has the names that parameters have in memory.
+    options = {"save_original_format": uniform}
+    if _accepts(config):
+        model.save_pretrained(folder, **options)
         return uniform
+    heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
     for key, value in heads.items():
         setattr(config, key, value)
-    if not uniform or config.attention_bias or config.mlp_bias:
+    if not uniform or config.model_type != "llama" or config.attention_bias or config.mlp_bias:
         return False
     path = folder / "config.json"
     raw = json.loads(path.read_text(encoding="utf-8")) | heads
     raw.update(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
     path.write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return True
+
+
+def _accepts(config: PreTrainedConfig) -> bool:
+    """Whether the config class of transformers permits these shapes."""
+    try:
+        getattr(config, "validate_architecture", lambda: None)()
+    except ValueError:
+        return False
+    return True
+
+
+def _load_stock(source: str, **options: Any) -> PreTrainedModel:
+    """Load through transformers, strictly: it would draw what is missing at random, and go on.
+
+    Sizes may differ there only for this function to name the weight; no such model is returned.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    for problem in ("missing", "unexpected", "mismatched"):
+        names = [str(key) for key in sorted(report[f"{problem}_keys"])]
+        if names:
+            raise Invalid(
+                f"model {source}: weights and config disagree: {len(names)} weights are {problem}, "
+                f"{names[0]} among them"
+            )
+    return model
 
 
 def _mixed(folder: Path) -> bool:
@@ -157,7 +194,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from prunebench.architectures import refresh
+    from prunebench.architectures import refresh, structures_of
     from prunebench.surgery import sync_features
 
     tensors: dict[str, torch.Tensor] = {}
@@ -168,7 +205,8 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     _tie(model)
     expected = {name for name, _ in model.named_parameters()}
-    missing, surplus = expected - set(tensors), set(tensors) - expected
+    numbers = {structure.numbers for structure in structures_of(model).values()}
+    missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
     if missing or surplus:
         raise Invalid(
             f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "
@@ -176,7 +214,11 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         )
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(path), leaf, nn.Parameter(tensor.to(dtype)))
+        module = model.get_submodule(path)
+        if name in numbers:
+            module.register_buffer(leaf, tensor)
+        else:
+            setattr(module, leaf, nn.Parameter(tensor.to(dtype)))
     _tie(model)
     for module in model.modules():
         sync_features(module)
@@ -195,5 +237,7 @@ def describe(folder: Path) -> Mapping[str, Any]:
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs code of its own, which runs only if its entry says trust_remote_code: true"
     return next((line for line in str(error).splitlines() if line.strip()), repr(error))

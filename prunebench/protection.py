@@ -22,14 +22,26 @@ def unprotected(
 
     protect_first, protect_last  number of layers that stay whole; "auto": 4 and 2 of 32, in
     proportion and rounded (so that models of few layers keep the spirit). Raises Unsupported when
-    no layer is left.
+    no layer is left, or the model has nothing of a kind.
     """
+    require(structures, kinds)
     layers = open_layers(structures["layers"].units, protect_first, protect_last)
     return {
         name: structure
         for name, structure in structures.items()
         if structure.kind in kinds and (structure.layer is None or structure.layer in layers)
     }
+
+
+def require(structures: Mapping[str, Structure], kinds: Collection[str]) -> None:
+    """Raise Unsupported, with the reason, unless the model has structures of all these kinds."""
+    known = dict.fromkeys(structure.kind for structure in structures.values())
+    absent = [kind for kind in kinds if kind not in known]
+    if absent:
+        raise Unsupported(
+            f"this model's {', '.join(absent)} cannot be pruned, only its {', '.join(known)}: "
+            "channels of a LayerNorm cannot leave exactly (docs/adding-a-model.md)"
+        )
 
 
 def open_layers(total: int, first: int | str, last: int | str) -> range:

@@ -70,7 +70,9 @@ class Structure:
     modules  only for `layers`: the module that goes with each unit
     norms    only for `hidden`: normalisations to be corrected when channels leave
     writers  only for `hidden`: parameters that write into it, where they are to be scaled because
-             the config's one eps also belongs to other norms and so must stay as it is
+             eps must stay as it is (the config has one, and it belongs to other norms, too)
+    numbers  only where a unit's function depends on its place among all original units (ALiBi's
+             slopes): the buffer that remembers which ones are left; none means all of them
     """
 
     name: str
@@ -82,6 +84,7 @@ class Structure:
     modules: tuple[str, ...] = ()
     norms: tuple[Norm, ...] = ()
     writers: tuple[str, ...] = ()
+    numbers: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,7 +82,7 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
 
     When d of D hidden channels are kept, the mean inside RMSNorm changes. Exact again is
     gain * sqrt(D / d) with eps * D / d; or, where eps must stay, with all writers * sqrt(d / D).
-    Returns True if all layers have the same shapes afterwards.
+    Returns True if the stock class can build the result from its config.
     Raises Invalid if the decision does not fit the model.
     """
     structures = structures_of(model)
@@ -92,10 +92,12 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
         structure = structures[name]
         if len(kept) == structure.units or structure.kind == "layers":
             continue
+        units = torch.tensor(kept)
         for coupling in structure.couplings:
-            positions = coupling.index[list(kept)].reshape(-1).sort().values
+            positions = coupling.index[units].reshape(-1).sort().values  # [kept * width]
             _shrink(model, coupling.parameter, coupling.dim, positions)
         _correct_norms(model, structure, len(kept))
+        remember_numbers(model, structure, kept)
     if "layers" in decision.keep:
         _drop_layers(model, structures["layers"], decision.keep["layers"])
     if tied:
@@ -111,6 +113,17 @@ def _shrink(model: nn.Module, name: str, dim: int, positions: Tensor) -> None:
     old = getattr(module, leaf)
     kept = old.detach().index_select(dim, positions.to(old.device)).contiguous()
     setattr(module, leaf, nn.Parameter(kept, requires_grad=old.requires_grad))
+
+
+def remember_numbers(model: nn.Module, structure: Structure, kept: Sequence[int]) -> None:
+    """Where the function depends on it, note which of the original units are left."""
+    if structure.numbers is None:
+        return
+    path, _, leaf = structure.numbers.rpartition(".")
+    module = model.get_submodule(path)
+    device = next(module.parameters()).device
+    before = getattr(module, leaf, torch.arange(structure.units, device=device))
+    module.register_buffer(leaf, before[list(kept)])
 
 
 def _correct_norms(model: nn.Module, structure: Structure, kept: int) -> None:
@@ -160,8 +173,8 @@ class Verification:
 def cut(model: PreTrainedModel, decision: Decision, tokens: Tensor) -> tuple[Verification, bool]:
     """Carry out `decision` for real and compare with the masked model on `tokens` [batch, length].
 
-    Returns the verification and whether all layers of the result have the same shapes. The
-    tolerance is 1e-4 in fp32 (5e-6 of the largest logit if above 20), 4 % of it in fp16 and bf16.
+    Returns the verification and whether the stock class can build the result. The tolerance is 1e-4
+    in fp32 (5e-6 of the largest logit if above 20), 4 % of it in fp16 and bf16.
     """
     dense = logits(model, tokens)
     with masked(model, decision):

@@ -58,31 +58,42 @@ def tiny() -> Callable[..., Any]:
     return make_tiny
 
 
+COMMON = {
+    "vocab_size": 258,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+LLAMA_SHAPE = {
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+}
+OWN_SHAPES = {
+    "bloom": {},
+    "falcon": {"ffn_hidden_size": 48, "max_position_embeddings": 256},
+    "gpt_neox": {"intermediate_size": 48, "max_position_embeddings": 256},
+    "phi3": {"original_max_position_embeddings": 256, **LLAMA_SHAPE},
+}
+
+
 def make_tiny(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     """A random model of a family with norms and biases that are not 1 and 0."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = {
-        "vocab_size": 258,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 256,
-        "tie_word_embeddings": False,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 1,
-    }
-    config = AutoConfig.for_model(family, **{**settings, **changes})
+    settings = {**COMMON, **OWN_SHAPES.get(family, LLAMA_SHAPE), **changes}
+    config = AutoConfig.for_model(family, **settings)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
+            if "norm" in name or ".ln_" in name or name.endswith("bias"):
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
                 parameter.mul_(4.0)

@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY, make_tiny
 
 from prunebench import models
+from prunebench.architectures import FAMILIES, parts
 from prunebench.jobs import prune, work
 
 DOCUMENTS = sorted(
@@ -50,6 +51,20 @@ def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
     result = work.attempt(prune.prune, spec, arguments)
     assert result["status"] == "ok", result["reason"]
     assert result["sparsity"]["within_tolerance"] and result["verify"]["passed"]
+
+
+def test_the_family_of_the_guide_is_one_that_is_tested():
+    """Its code is that of the file it names, its table lists the families that there are."""
+    guide = REPOSITORY / "docs" / "adding-a-model.md"
+    folder = REPOSITORY / "prunebench" / "architectures"
+    source = (folder / "gpt_neox.py").read_text()
+    code = fences(guide, "python")
+    assert len(code) == 2 and all(fence in source for fence in code)
+    rows = re.findall(r"^\| (`.*`) \| `(\w+)\.py` \|", guide.read_text(), flags=re.M)
+    listed = {name: file for names, file in rows for name in re.findall(r"`(\w+)`", names)}
+    assert listed == FAMILIES
+    for name in set(re.findall(r"`(parts\.\w+)`", guide.read_text())) - {"parts.py"}:
+        assert hasattr(parts, name.partition(".")[2]), name
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))

@@ -11,7 +11,8 @@ import torch
 from conftest import make_tiny
 
 from prunebench import models
-from prunebench.errors import Invalid
+from prunebench.architectures import structures_of
+from prunebench.errors import Invalid, Unsupported
 from prunebench.structure import Decision
 from prunebench.surgery import logits, slice_model
 
@@ -31,10 +32,9 @@ def saved(tmp_path, tokenizer, keep, family="llama", **changes):
 
 
 @pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("keep", [UNIFORM, MIXED, NARROW, {"layers": (0, 2)}, {**MIXED, **NARROW}])
-def test_a_saved_model_comes_back_equal(tmp_path, tokenizer, keep, family, tie):
-    model, folder, stock = saved(tmp_path, tokenizer, keep, family, tie_word_embeddings=tie)
+def test_a_saved_model_comes_back_equal(tmp_path, tokenizer, keep, tie):
+    model, folder, stock = saved(tmp_path, tokenizer, keep, tie_word_embeddings=tie)
     again, _ = models.load(folder)
     assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))
     assert stock == ("layers.0.heads" not in keep)
@@ -122,6 +122,82 @@ def test_what_cannot_be_loaded_is_one_clear_line(tmp_path, tokenizer):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(Invalid, match="missing shard model-00001-of-00002.safetensors"):
         models.load(folder)
+
+
+def damaged(folder, *, config=None, without=(), extra=None):
+    """Change a saved folder's config or its tensors."""
+    from safetensors.torch import load_file, save_file
+
+    raw = json.loads((folder / "config.json").read_text()) | (config or {})
+    (folder / "config.json").write_text(json.dumps(raw))
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if name not in without}
+    save_file(kept | (extra or {}), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+DISAGREEMENTS = {
+    "more layers": ({"config": {"num_hidden_layers": 4}}, "9 weights are missing, model.layers.3"),
+    "fewer layers": ({"config": {"num_hidden_layers": 2}}, "9 weights are unexpected"),
+    "other width": ({"config": {"intermediate_size": 50}}, "9 weights are mismatched.*48.*50"),
+    "a weight gone": ({"without": ["model.norm.weight"]}, "1 weights are missing, model.norm"),
+}
+
+
+@pytest.mark.parametrize("case", DISAGREEMENTS)
+def test_a_config_that_disagrees_with_its_weights_is_refused(tmp_path, tokenizer, case):
+    """Stock loading would draw what is missing at random and say so in a warning only."""
+    changes, message = DISAGREEMENTS[case]
+    _, folder, stock = saved(tmp_path, tokenizer, {})
+    assert stock and models.load(folder)
+    with pytest.raises(Invalid, match=f"weights and config disagree: {message}"):
+        models.load(damaged(folder, **changes))
+
+
+def test_buffers_of_old_checkpoints_do_no_harm(tmp_path, tokenizer):
+    model, folder, _ = saved(tmp_path, tokenizer, {})
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    again, _ = models.load(damaged(folder, extra=old))
+    assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("/nowhere/at/all", "found no such folder"),
+        ("models/of/mine", "found no such folder"),
+        ("nobody/nothing-of-that-name", "cannot be loaded: ."),
+    ],
+)
+def test_a_source_that_is_not_there_is_one_clear_line(source, message):
+    with pytest.raises(Invalid, match=message) as raised:
+        models.load(source)
+    assert str(raised.value).startswith(f"model {source}: ") and "\n" not in str(raised.value)
+
+
+def test_remote_code_runs_only_if_it_is_allowed(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    _, folder, _ = saved(tmp_path, tokenizer, {})
+    proof = tmp_path / "it-ran"
+    code = f"""
+import pathlib
+from transformers import LlamaConfig, LlamaForCausalLM
+pathlib.Path({str(proof)!r}).touch()
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+    (folder / "own.py").write_text(code)
+    auto = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    damaged(folder, config={"model_type": "own", "auto_map": auto})
+    with pytest.raises(Invalid, match="runs only if its entry says trust_remote_code: true"):
+        models.load(folder)
+    assert not proof.exists()
+    model, _ = models.load(folder, trust_remote_code=True)
+    assert proof.exists()
+    with pytest.raises(Unsupported, match="model type 'own' is not supported; known: bloom"):
+        structures_of(model)
 
 
 def test_a_mixed_folder_with_a_tensor_missing_is_refused(tmp_path, tokenizer):

@@ -7,7 +7,7 @@ from conftest import make_tiny
 
 from prunebench.architectures import structures_of
 from prunebench.errors import Unsupported
-from prunebench.protection import open_layers, unprotected
+from prunebench.protection import open_layers, require, unprotected
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,11 @@ def test_structures_of_open_layers_and_those_that_span_all():
     structures = structures_of(make_tiny(num_hidden_layers=4))
     chosen = unprotected(structures, ["heads", "hidden"], protect_first=1, protect_last=1)
     assert list(chosen) == ["layers.1.heads", "layers.2.heads", "hidden"]
+
+
+def test_a_kind_that_the_family_lacks_is_named_with_the_reason():
+    structures = structures_of(make_tiny("gpt_neox"))
+    require(structures, ["heads", "neurons", "layers"])
+    message = "hidden cannot be pruned, only its heads, neurons, layers: channels of a LayerNorm"
+    with pytest.raises(Unsupported, match=message):
+        require(structures, ["heads", "hidden"])

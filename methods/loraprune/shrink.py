@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from prunebench.architectures import refresh, structures_of
 from prunebench.structure import Coupling, Structure
-from prunebench.surgery import sync_features
+from prunebench.surgery import remember_numbers, sync_features
 
 from .importance import lora_layer
 
@@ -35,6 +35,7 @@ def shrink(
             positions = _positions(coupling, keep[name])
             for owner, leaf in _tensors(model, coupling):
                 _replace(owner, leaf, coupling.dim, positions, optimizer)
+        remember_numbers(model, structure, keep[name].tolist())
     _sync(model)
     left = structures_of(model)
     return {name: left[name] for name in structures}
@@ -60,7 +61,18 @@ def restore(
             positions = _positions(coupling, kept[name]).to(old.device)
             full = old.new_zeros(shape).index_copy_(coupling.dim, positions, old.detach())
             setattr(owner, leaf, nn.Parameter(full, requires_grad=old.requires_grad))
+        if structure.numbers is not None:
+            _spread_numbers(model, structure, kept[name].cpu())
     _sync(model)
+
+
+def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:
+    """Numbers for all units again; those that were cut off have zero weights, and any number."""
+    path, _, leaf = structure.numbers.rpartition(".")
+    owner = model.get_submodule(path)
+    old = getattr(owner, leaf)
+    full = old.new_zeros(structure.units).index_copy_(0, kept.to(old.device), old)
+    owner.register_buffer(leaf, full)
 
 
 def _positions(coupling: Coupling, kept: Tensor) -> Tensor:

@@ -1,156 +1,107 @@
 """LLaMA-shaped models: separate q, k, v, o and gate, up, down projections, RMSNorm, MHA or GQA.
 
-Covers Llama, Mistral, Qwen2 and Qwen3, with or without biases, tied or untied embeddings.
+Covers Llama (Vicuna, Yi), Mistral, Qwen2 and Qwen3, with or without biases, tied or untied
+embeddings. Families that differ in a detail build on the functions of this file.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
 from transformers import PreTrainedModel
 
-from prunebench.structure import Coupling, Gate, Norm, Structure
+from prunebench.architectures import parts
+from prunebench.structure import Norm, Structure
 
-READERS = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-)
-WRITERS = ("self_attn.o_proj", "mlp.down_proj")
+STACK = "model.layers"
+Block = Callable[[PreTrainedModel, int], Structure]
+Correction = Callable[[PreTrainedModel, Structure], Structure]
 
 
 def structures(model: PreTrainedModel) -> dict[str, Structure]:
     """List `layers.i.heads`, `layers.i.neurons`, `hidden` and `layers` of a LLaMA-shaped model."""
-    found: list[Structure] = []
-    for i, layer in enumerate(model.model.layers):
-        found.append(_heads(layer.self_attn, i))
-        found.append(_neurons(layer.mlp, i))
-    found.append(_hidden(model))
-    found.append(_layers(model))
-    return {structure.name: structure for structure in found}
+    return assemble(model, heads, neurons)
+
+
+def assemble(
+    model: PreTrainedModel, heads: Block, neurons: Block, exact: Correction | None = None
+) -> dict[str, Structure]:
+    """The structures of a model whose heads and neurons are listed by these two functions.
+
+    `exact` states how RMSNorm is corrected when hidden channels leave, if not as in LLaMA.
+    """
+    count = len(model.model.layers)
+    blocks = [block(model, i) for i in range(count) for block in (heads, neurons)]
+    stream = (exact or _exact)(model, _hidden(model, blocks))
+    return parts.by_name([*blocks, stream, parts.layers(model, blocks, STACK)])
+
+
+def heads(model: PreTrainedModel, i: int) -> Structure:
+    """Unit: one KV head with the query heads that read it (repeat_kv pairs them in order)."""
+    attention = model.model.layers[i].self_attn
+    q, kv = head_counts(attention)
+    query = parts.consecutive(q * attention.head_dim, kv)  # [kv, group * head_dim]
+    key = parts.consecutive(kv * attention.head_dim, kv)  # [kv, head_dim]
+    reads = {"q_proj": query, "k_proj": key, "v_proj": key}
+    prefix = f"{STACK}.{i}.self_attn"
+    return parts.block(model, "heads", i, prefix, reads=reads, writes="o_proj", index=query)
+
+
+def neurons(model: PreTrainedModel, i: int) -> Structure:
+    """Unit: one row of gate and up with its column of down."""
+    prefix = f"{STACK}.{i}.mlp"
+    return parts.neurons(model, i, prefix, reads=("gate_proj", "up_proj"), writes="down_proj")
 
 
 def refresh(model: PreTrainedModel) -> bool:
     """Make feature counts, layer indices and the config agree with the tensors."""
-    layers = model.model.layers
-    heads, neurons = set(), set()
-    for i, layer in enumerate(layers):
+    decoder, config = model.model, model.config
+    shapes = set()
+    for i, layer in enumerate(decoder.layers):
         attention = layer.self_attn
         attention.layer_idx = i
-        q, kv = _head_counts(attention)
+        q, kv = head_counts(attention)
         attention.num_key_value_groups = q // kv
-        heads.add((q, kv))
-        neurons.add(layer.mlp.down_proj.weight.shape[1])
-    config = model.config
-    config.num_hidden_layers = len(layers)
-    config.head_dim = layers[0].self_attn.head_dim
-    hidden = model.model.embed_tokens.weight.shape[1]
-    config.hidden_size = hidden
-    config.rms_norm_eps = model.model.norm.variance_epsilon
+        shapes.add((q, kv, layer.mlp.down_proj.weight.shape[1]))
+    config.num_hidden_layers = len(decoder.layers)
+    config.head_dim = decoder.layers[0].self_attn.head_dim
+    config.hidden_size = decoder.embed_tokens.weight.shape[1]
+    if hasattr(decoder.norm, "variance_epsilon"):  # where it may have been corrected
+        config.rms_norm_eps = decoder.norm.variance_epsilon
     model.vocab_size = config.vocab_size
-    uniform = len(heads) == 1 and len(neurons) == 1
+    uniform = len(shapes) == 1
     if uniform:
-        config.num_attention_heads, config.num_key_value_heads = next(iter(heads))
-        config.intermediate_size = next(iter(neurons))
+        (shape,) = shapes
+        config.num_attention_heads, config.num_key_value_heads, config.intermediate_size = shape
     return uniform
 
 
-def _heads(attention: nn.Module, i: int) -> Structure:
-    """Unit: one KV head with the query heads that read it (repeat_kv pairs them in order)."""
-    q, kv = _head_counts(attention)
-    query = torch.arange(q * attention.head_dim).view(kv, -1)  # [kv, group * head_dim]
-    key = torch.arange(kv * attention.head_dim).view(kv, -1)  # [kv, head_dim]
-    prefix = f"model.layers.{i}.self_attn"
-    couplings = [
-        *_rows(attention.q_proj, f"{prefix}.q_proj", query),
-        *_rows(attention.k_proj, f"{prefix}.k_proj", key),
-        *_rows(attention.v_proj, f"{prefix}.v_proj", key),
-        Coupling(f"{prefix}.o_proj.weight", 1, query),
-    ]
-    gate = Gate(f"{prefix}.o_proj", "input", _unit_of(query))
-    return Structure(f"layers.{i}.heads", "heads", i, kv, tuple(couplings), (gate,))
-
-
-def _neurons(mlp: nn.Module, i: int) -> Structure:
-    units = mlp.down_proj.weight.shape[1]
-    index = torch.arange(units).view(-1, 1)
-    prefix = f"model.layers.{i}.mlp"
-    couplings = [
-        *_rows(mlp.gate_proj, f"{prefix}.gate_proj", index),
-        *_rows(mlp.up_proj, f"{prefix}.up_proj", index),
-        Coupling(f"{prefix}.down_proj.weight", 1, index),
-    ]
-    gate = Gate(f"{prefix}.down_proj", "input", _unit_of(index))
-    return Structure(f"layers.{i}.neurons", "neurons", i, units, tuple(couplings), (gate,))
-
-
-def _hidden(model: PreTrainedModel) -> Structure:
-    """The residual stream: its writers are gated, its readers only lose input columns."""
-    width = model.model.embed_tokens.weight.shape[1]
-    index = torch.arange(width).view(-1, 1)
-    writers, readers, norms = [Coupling("model.embed_tokens.weight", 1, index)], [], []
-    gates = [Gate("model.embed_tokens", "output", _unit_of(index))]
-    for i, layer in enumerate(model.model.layers):
-        prefix = f"model.layers.{i}"
-        for name in READERS:
-            readers.append(Coupling(f"{prefix}.{name}.weight", 1, index))
-        for name in WRITERS:
-            writers += _rows(layer.get_submodule(name), f"{prefix}.{name}", index)
-            gates.append(Gate(f"{prefix}.{name}", "output", _unit_of(index)))
-        norms += [f"{prefix}.input_layernorm", f"{prefix}.post_attention_layernorm"]
-    norms.append("model.norm")
-    gains = [Coupling(f"{name}.weight", 0, index) for name in norms]
-    tied = model.config.tie_word_embeddings
-    if not tied:
-        readers.append(Coupling("lm_head.weight", 1, index))
-    shared_eps = hasattr(model.model.layers[0].self_attn, "q_norm")
-    corrected = [Norm(name) for name in norms]
-    if shared_eps and tied:
-        corrected[-1] = Norm("model.norm", power=2)
-    return Structure(
-        name="hidden",
-        kind="hidden",
-        layer=None,
-        units=width,
-        couplings=(*writers, *readers, *gains),
-        gates=tuple(gates),
-        norms=tuple(corrected),
-        writers=tuple(c.parameter for c in writers) if shared_eps else (),
-    )
-
-
-def _layers(model: PreTrainedModel) -> Structure:
-    """Whole decoder layers: a layer whose two writers are gated off passes its input on."""
-    gates, modules = [], []
-    for i, layer in enumerate(model.model.layers):
-        for name in WRITERS:
-            features = layer.get_submodule(name).weight.shape[0]
-            unit_of = torch.full((features,), i)
-            gates.append(Gate(f"model.layers.{i}.{name}", "output", unit_of))
-        modules.append(f"model.layers.{i}")
-    return Structure("layers", "layers", None, len(modules), (), tuple(gates), tuple(modules))
-
-
-def _head_counts(attention: nn.Module) -> tuple[int, int]:
+def head_counts(attention: nn.Module) -> tuple[int, int]:
     """Query and KV heads as the tensors say (the config is wrong after pruning)."""
-    q = attention.q_proj.weight.shape[0] // attention.head_dim
-    kv = attention.k_proj.weight.shape[0] // attention.head_dim
-    return q, kv
+    queries = attention.o_proj.weight.shape[1]
+    if hasattr(attention, "qkv_proj"):  # what is fused beyond the queries is keys and values
+        keys = (attention.qkv_proj.weight.shape[0] - queries) // 2
+    else:
+        keys = attention.k_proj.weight.shape[0]
+    return queries // attention.head_dim, keys // attention.head_dim
 
 
-def _rows(linear: nn.Linear, name: str, index: Tensor) -> list[Coupling]:
-    """Output features of a Linear: rows of its weight, and its bias if it has one."""
-    couplings = [Coupling(f"{name}.weight", 0, index)]
-    if linear.bias is not None:
-        couplings.append(Coupling(f"{name}.bias", 0, index))
-    return couplings
+def _hidden(model: PreTrainedModel, blocks: list[Structure]) -> Structure:
+    """The residual stream; all norms but those of single heads are over its width."""
+    stack = model.model.layers
+    names = [name for name, module in stack[0].named_children() if hasattr(module, "weight")]
+    norms = [f"{STACK}.{i}.{name}" for i in range(len(stack)) for name in names]
+    norms.append("model.norm")
+    return parts.hidden(model, blocks, embedding="model.embed_tokens", norms=norms)
 
 
-def _unit_of(index: Tensor) -> Tensor:
-    """Invert an index [units, width] that covers 0..features-1: the unit of each feature."""
-    units, width = index.shape
-    unit_of = torch.empty(units * width, dtype=torch.long)
-    unit_of[index.reshape(-1)] = torch.arange(units).repeat_interleave(width)
-    return unit_of
+def _exact(model: PreTrainedModel, stream: Structure) -> Structure:
+    """Correct eps; but where q_norm and k_norm share the config's one eps, scale the writers."""
+    if not hasattr(model.model.layers[0].self_attn, "q_norm"):
+        return replace(stream, writers=())
+    if not model.config.tie_word_embeddings:
+        return stream
+    last = Norm("model.norm", power=2)  # the head is the embedding and so is scaled, too
+    return replace(stream, norms=(*stream.norms[:-1], last))
