@@ -70,7 +70,7 @@ class Structure:
     modules  only for `layers`: the module that goes with each unit
     norms    only for `hidden`: normalisations to be corrected when channels leave
     writers  only for `hidden`: parameters that write into it, where they are to be scaled because
-             the config's one eps also belongs to other norms and so must stay as it is
+             eps must stay as it is (it belongs to other norms too, or the embedding scales itself)
     """
 
     name: str

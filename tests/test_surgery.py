@@ -31,6 +31,8 @@ FAMILIES = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {},
     "qwen3-tied": {"tie_word_embeddings": True},
+    "gemma": {"tie_word_embeddings": True},
+    "gemma-untied": {},
 }
 TOKENS = torch.randint(258, (3, 21), generator=torch.Generator().manual_seed(1))
 DECISIONS = {
@@ -170,7 +172,7 @@ def test_impossible_decisions_are_refused(keep, message):
 def test_unsupported_family_names_the_known_ones():
     model = make_tiny()
     model.config.model_type = "gpt2"
-    with pytest.raises(Unsupported, match="'gpt2' is not supported; known: llama, mistral"):
+    with pytest.raises(Unsupported, match="'gpt2' is not supported; known: gemma, llama, mistral"):
         architectures.structures_of(model)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prunebench.structure import Structure
 
 FAMILIES = {
+    "gemma": "llama",
     "llama": "llama",
     "mistral": "llama",
     "qwen2": "llama",

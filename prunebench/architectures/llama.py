@@ -1,6 +1,6 @@
 """LLaMA-shaped models: separate q, k, v, o and gate, up, down projections, RMSNorm, MHA or GQA.
 
-Covers Llama, Mistral, Qwen2 and Qwen3, with or without biases, tied or untied embeddings.
+Covers Llama, Mistral, Qwen2, Qwen3 and Gemma, with or without biases, tied or untied embeddings.
 """
 
 from __future__ import annotations
@@ -48,7 +48,12 @@ def refresh(model: PreTrainedModel) -> bool:
     config.head_dim = layers[0].self_attn.head_dim
     hidden = model.model.embed_tokens.weight.shape[1]
     config.hidden_size = hidden
-    config.rms_norm_eps = model.model.norm.variance_epsilon
+    norm = model.model.norm
+    config.rms_norm_eps = norm.eps if _is_gemma(model) else norm.variance_epsilon
+    if _is_gemma(model):
+        embedding = model.model.embed_tokens  # multiplies by the root of the hidden width
+        embedding.scalar_embed_scale = hidden**0.5
+        embedding.embed_scale.fill_(hidden**0.5)
     model.vocab_size = config.vocab_size
     uniform = len(heads) == 1 and len(neurons) == 1
     if uniform:
@@ -105,10 +110,14 @@ def _hidden(model: PreTrainedModel) -> Structure:
     tied = model.config.tie_word_embeddings
     if not tied:
         readers.append(Coupling("lm_head.weight", 1, index))
+    gemma = _is_gemma(model)
     shared_eps = hasattr(model.model.layers[0].self_attn, "q_norm")
-    corrected = [Norm(name) for name in norms]
+    corrected = [Norm(name, offset=1.0 if gemma else 0.0) for name in norms]
     if shared_eps and tied:
         corrected[-1] = Norm("model.norm", power=2)
+    scaled = writers if shared_eps else ()
+    if gemma:  # the embedding's factor scales it with the width, so the others have to follow
+        scaled = writers[1:]
     return Structure(
         name="hidden",
         kind="hidden",
@@ -117,8 +126,13 @@ def _hidden(model: PreTrainedModel) -> Structure:
         couplings=(*writers, *readers, *gains),
         gates=tuple(gates),
         norms=tuple(corrected),
-        writers=tuple(c.parameter for c in writers) if shared_eps else (),
+        writers=tuple(c.parameter for c in scaled),
     )
+
+
+def _is_gemma(model: PreTrainedModel) -> bool:
+    """Gains are 1 + weight there, and embeddings are multiplied by the root of the width."""
+    return model.config.model_type == "gemma"
 
 
 def _layers(model: PreTrainedModel) -> Structure:
