@@ -50,7 +50,7 @@ class Options:
     identity_on: str
     trainable_mask: bool
     milestone: float
-    mask_travel: float
+    mask_travel: float | None
     rank: int | None
     lora_rank: int | None
     width: int | None

@@ -12,7 +12,8 @@ from torch import Tensor
 from prunebench.errors import Invalid
 
 DENOMINATOR_FLOOR = 1e-6  # released code
-LEAST_MASK_STEPS = 10
+LEAST_MASK_STEPS = 20
+RELEASED_TRAVEL, RELEASED_FREEZE = 0.4, 8000  # sum of learning rates up to that step, rounded up
 DECAY = 2.77  # released code: a frozen mask's gates are exp(-2.77) = 1/16 at the milestone
 
 
@@ -77,13 +78,16 @@ def soft_gate(
     return torch.sigmoid(exponent) + offset
 
 
-def mask_rate(settings: Any, schedule: Schedule, travel: float) -> float:
+def mask_rate(settings: Any, schedule: Schedule, travel: float | None) -> float:
     """Multiplier of the learning rate for the mask, at least 1.
 
     Adam moves a weight by about the learning rate per step, so that the rates up to the freeze,
     summed up, bound how far the mask can get: 0.376 in the released run, far less in a short one.
-    With the multiplier they sum up to `travel` at least.
+    With the multiplier they sum up to `travel` at least; None is 0.4 at the released length, and
+    grows as runs get shorter, with the root of that: they lose more of it to and fro.
     """
+    if travel is None:
+        travel = RELEASED_TRAVEL * max(1.0, (RELEASED_FREEZE / schedule.freeze) ** 0.5)
     reachable = settings.learning_rate * sum(
         _factors(settings, schedule.steps, until=schedule.freeze)
     )

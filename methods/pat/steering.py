@@ -26,7 +26,7 @@ class Steering(TrainerCallback):
     def __init__(self, sparsifier: Sparsifier) -> None:
         self.sparsifier = sparsifier
         self.every = max(1, sparsifier.schedule.freeze // POINTS)
-        self.history: list[tuple[float, float, float]] = []
+        self.history: list[tuple[int, int, float]] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """`state.global_step` counts the optimizer steps done."""
@@ -34,12 +34,14 @@ class Steering(TrainerCallback):
         sparsifier.step = step
         if sparsifier.settled or not sparsifier.options.trainable_mask:
             return
-        freezes = step >= sparsifier.schedule.freeze
-        if freezes or step % self.every == 0:
-            self._observe(step)
-        if freezes:
-            self._check_gap()
+        freeze = sparsifier.schedule.freeze
+        if step >= freeze:
+            if not self.history or self.history[-1][0] < freeze:  # not yet before a kill
+                self._observe(step)
+                self._check_gap()
             sparsifier.settle()
+        elif step % self.every == 0:
+            self._observe(step)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the weights: the mask settles again from its own."""
@@ -47,10 +49,10 @@ class Steering(TrainerCallback):
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up where a checkpoint left off."""
-        self.history = [tuple(row) for row in tensors["history"].tolist()]
+        rows = tensors["history"].tolist()
+        self.history = [(int(step), int(count), gap) for step, count, gap in rows]
 
     def _observe(self, step: int) -> None:
-        self.history = [row for row in self.history if row[0] < step]  # once, also after a resume
         positive = int((self.sparsifier.mask > 0).sum())
         self.history.append((step, positive, self.sparsifier.gap()))
 
@@ -59,7 +61,7 @@ class Steering(TrainerCallback):
         if gap <= LARGEST_GAP:
             return
         raise Failure(
-            f"pat: the mask did not separate: at step {step:.0f} {positive:.0f} of "
+            f"pat: the mask did not separate: at step {step} {positive} of "
             f"{len(self.sparsifier.mask)} weights are above 0 (wanted {self.sparsifier.kept}) and "
             f"gates are on average {gap:.2f} away from 0 or 1 (at most {LARGEST_GAP}); raise "
             "mask_travel, recovery.tokens or recovery.learning_rate"
