@@ -41,9 +41,9 @@ class HSM(nn.Module):
         low = functional.linear(z.to(self.down.dtype), self.down)  # [..., rank]
         if self.v is not None:
             low = low * self.v
-        mixed = z + functional.linear(low, self.up)
         factor = gate if self.s is None else gate * self.s
-        return (mixed * factor).to(z.dtype)
+        # The factor goes into L1, so that the sum before it need not be kept for the backward pass.
+        return (z * factor + functional.linear(low, factor[:, None] * self.up)).to(z.dtype)
 
     def matrix(self) -> Tensor:
         """T = diag(s) (I + L1 diag(v) L0) [width, width] in fp64, the gate left out."""
