@@ -1,0 +1,167 @@
+"""pat: tune with LoRA and HSMs until one mask over the hidden width has settled, then fold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from prunebench.context import Context
+from prunebench.selection import lowest
+from prunebench.structure import Decision
+from prunebench.surgery import logits
+from prunebench.tuning import Collator, Tuning, TuningData, attach, encode, fit, merge, trainer
+
+from .fold import check, fold
+from .options import Options
+from .schedule import Schedule, mask_rate
+from .sparsifier import Sparsifier
+from .steering import Steering
+from .width import Width, choose_width
+
+
+def prune(model: PreTrainedModel, ctx: Context) -> Decision:
+    """Tune `model` while the channels that leave are shut; it ends merged and folded.
+
+    Raises Invalid for a training too short for the schedule or a width that the architecture cannot
+    take, Failure for a mask that does not separate or a fold that is not exact.
+    """
+    options = Options.from_params(ctx.params)
+    hidden = ctx.structures["hidden"]
+    rank = options.hsm_rank(hidden.units)
+    width = choose_width(
+        ctx.budget,
+        model.config,
+        ctx.sparsity,
+        width=options.width,
+        multiple_of=options.multiple_of or ctx.multiple_of.get("hidden"),
+    )
+    records, settings = ctx.tuning()
+    settings = options.adapted(settings)
+    data = encode(records, ctx.tokenizer, settings, seed=ctx.seed)
+    schedule = Schedule.over(data.steps, milestone=options.milestone, freeze=options.freeze)
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    training = model.training
+    wrapped = attach(model, settings, seed=ctx.seed)
+    sparsifier = Sparsifier(
+        hidden,
+        kept=width.kept,
+        rank=rank,
+        options=options,
+        schedule=schedule,
+        tied=model.config.tie_word_embeddings,
+        seed=ctx.seed,
+    )
+    sparsifier.attach(model)
+    steering = Steering(sparsifier)
+    report = _train(wrapped, data, settings, steering, ctx)
+    decision = _decide(ctx, sparsifier, width)
+    report |= _leave_plain(model, wrapped, sparsifier, decision, data, ctx)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags[name])
+    model.train(training)
+    _note(ctx, steering, width, {**report, "data": data.summary()})
+    return decision
+
+
+def _train(
+    wrapped: Any, data: TuningData, settings: Tuning, steering: Steering, ctx: Context
+) -> dict[str, Any]:
+    """Tune with the HSMs in place, on the campaign's whole budget."""
+    sparsifier = steering.sparsifier
+    options, schedule = sparsifier.options, sparsifier.schedule
+    rate = mask_rate(settings, schedule, options.mask_travel) if options.trainable_mask else 1.0
+    tuner = trainer(
+        wrapped,
+        data,
+        settings,
+        workdir=ctx.workdir / _digest(ctx),
+        seed=ctx.seed,
+        device=ctx.device,
+        callbacks=[steering],
+        penalty=lambda *_: sparsifier.penalty(),
+        rates={f"{Sparsifier.NAME}.mask": rate},
+    )
+    report = fit(tuner)
+    ctx.cost.forward(report["tuning_tokens"])
+    ctx.cost.backward(report["tuning_tokens"])
+    return {**report, "mask_rate": rate}
+
+
+def _decide(ctx: Context, sparsifier: Sparsifier, width: Width) -> Decision:
+    """Keep what the mask keeps, exactly the chosen number of channels."""
+    if not sparsifier.settled:  # a mask that is not trained
+        sparsifier.settle()
+    sparsifier.hard = True
+    removed = sparsifier.keep.numel() - width.kept
+    how = {"scope": "hidden", "multiple_of": {"hidden": width.multiple}}
+    return lowest(ctx.budget, {"hidden": sparsifier.keep}, {"hidden": removed}, how=how)
+
+
+def _leave_plain(
+    model: PreTrainedModel,
+    wrapped: Any,
+    sparsifier: Sparsifier,
+    decision: Decision,
+    data: TuningData,
+    ctx: Context,
+) -> dict[str, Any]:
+    """Merge LoRA, fold the HSMs, and check that the logits under hard gates stay what they were."""
+    batch = _first_examples(data, ctx.device)
+    live = logits(model, batch["input_ids"])
+    sparsifier.detach(model)
+    _, report = merge(wrapped, batch)
+    fold(model, sparsifier)
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    hidden = ctx.structures["hidden"]
+    return {**report, **check(model, hidden, decision, batch["input_ids"], live)}
+
+
+def _note(ctx: Context, steering: Steering, width: Width, report: dict[str, Any]) -> None:
+    sparsifier = steering.sparsifier
+    hsms = sum(p.numel() for p in sparsifier.parameters())
+    loss = {"loss": report.pop("loss")}
+    ctx.note("training_curve", _lines("Loss of pruning-aware tuning", "loss", loss))
+    ctx.note("tuning", {**report, "hsm_parameters": hsms})
+    ctx.note("options", sparsifier.options.to_dict())
+    ctx.note("hidden_size", {"kept": width.kept, "multiple_of": width.multiple,
+                             "achieved": width.achieved})  # fmt: skip
+    ctx.note("schedule", {
+        "milestone": sparsifier.schedule.milestone, "freeze": sparsifier.schedule.freeze,
+    })  # fmt: skip
+    if steering.history:
+        counts = {
+            "weights above 0": [[step, count] for step, count, _ in steering.history],
+            "wanted": [[step, sparsifier.kept] for step, _, _ in steering.history],
+        }
+        gap = {"gap": [[step, gap] for step, _, gap in steering.history]}
+        ctx.note("mask_count", _lines("Channels that the mask keeps", "channels", counts))
+        ctx.note("mask_gap", _lines("Mean distance of the gates from 0 or 1", "distance", gap))
+
+
+def _lines(title: str, y_label: str, series: Mapping[str, list[list[float]]]) -> dict[str, Any]:
+    """A note that is drawn as lines over optimizer steps."""
+    return {
+        "plot": "line",
+        "title": title,
+        "x_label": "optimizer step",
+        "y_label": y_label,
+        "series": dict(series),
+    }
+
+
+def _digest(ctx: Context) -> str:
+    """A folder of its own for each set of parameters: checkpoints of another one do not fit."""
+    text = json.dumps([dict(ctx.params), ctx.sparsity], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _first_examples(data: TuningData, device: torch.device) -> dict[str, torch.Tensor]:
+    """The first two examples [2, length], on which merging and folding are checked."""
+    batch = Collator(data.pad_id)([data.dataset[at] for at in range(min(2, len(data.dataset)))])
+    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -1,0 +1,68 @@
+"""The Trainer callback that moves the mask's schedule on and settles it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from prunebench.errors import Failure
+
+from .sparsifier import Sparsifier
+
+POINTS = 50  # of the recorded history
+LARGEST_GAP = 0.1  # of soft gates from the 0 and 1 that they become
+
+
+class Steering(TrainerCallback):
+    """Sets the sparsifier's step before every optimizer step, and settles the mask at the freeze.
+
+    history  rows of (step, number of weights above 0, gap of the gates), up to the freeze
+    """
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        self.sparsifier = sparsifier
+        self.every = max(1, sparsifier.schedule.freeze // POINTS)
+        self.history: list[tuple[int, int, float]] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`state.global_step` counts the optimizer steps done."""
+        sparsifier, step = self.sparsifier, state.global_step
+        sparsifier.step = step
+        if sparsifier.settled or not sparsifier.options.trainable_mask:
+            return
+        freeze = sparsifier.schedule.freeze
+        if step >= freeze:
+            if not self.history or self.history[-1][0] < freeze:  # not yet before a kill
+                self._observe(step)
+                self._check_gap()
+            sparsifier.settle()
+        elif step % self.every == 0:
+            self._observe(step)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the weights: the mask settles again from its own."""
+        return {"history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3)}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up where a checkpoint left off."""
+        rows = tensors["history"].tolist()
+        self.history = [(int(step), int(count), gap) for step, count, gap in rows]
+
+    def _observe(self, step: int) -> None:
+        positive = int((self.sparsifier.mask > 0).sum())
+        self.history.append((step, positive, self.sparsifier.gap()))
+
+    def _check_gap(self) -> None:
+        step, positive, gap = self.history[-1]
+        if gap <= LARGEST_GAP:
+            return
+        raise Failure(
+            f"pat: the mask did not separate: at step {step} {positive} of "
+            f"{len(self.sparsifier.mask)} weights are above 0 (wanted {self.sparsifier.kept}) and "
+            f"gates are on average {gap:.2f} away from 0 or 1 (at most {LARGEST_GAP}); raise "
+            "mask_travel, recovery.tokens or recovery.learning_rate"
+        )

@@ -1,0 +1,79 @@
+"""What the tests of PAT share: tiny models of every family, with modules whose values matter."""
+
+from __future__ import annotations
+
+import torch
+from conftest import make_tiny
+
+from prunebench.architectures import structures_of
+from prunebench.plugins import discover
+from prunebench.selection import lowest
+from prunebench.structure import Decision
+
+PLUGIN = discover()["pat"]
+PRUNE = PLUGIN.load()
+from prunebench_plugin_pat.options import Options  # noqa: E402
+from prunebench_plugin_pat.schedule import Schedule  # noqa: E402
+from prunebench_plugin_pat.sparsifier import Sparsifier  # noqa: E402
+
+TOKENS = torch.randint(258, (3, 21), generator=torch.Generator().manual_seed(1))
+FAMILIES = {
+    "llama": {},
+    "llama-tied-biases": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+    "qwen3-tied": {"tie_word_embeddings": True},
+    "gemma": {"tie_word_embeddings": True},
+    "gemma-untied": {},
+}
+
+
+def family(name, **changes):
+    return make_tiny(name.partition("-")[0], **{**FAMILIES[name], **changes})
+
+
+def options(**params):
+    return Options.from_params(PLUGIN.params(params, where="test"))
+
+
+def sparsifier_of(model, *, kept=24, rank=3, steps=300, attach=True, **params):
+    """A sparsifier as `prune` makes it, attached to `model`."""
+    chosen = options(**params)
+    made = Sparsifier(
+        structures_of(model)["hidden"],
+        kept=kept,
+        rank=rank,
+        options=chosen,
+        schedule=Schedule.over(steps, milestone=chosen.milestone, freeze=chosen.freeze),
+        tied=model.config.tie_word_embeddings,
+        seed=0,
+    )
+    if attach:
+        made.attach(model)
+    return made
+
+
+@torch.no_grad()
+def scramble(sparsifier, *, seed=0):
+    """Give every parameter of the modules a value that changes the function."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sparsifier.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name == "mask":
+            parameter.copy_(noise)
+        else:
+            parameter.add_(0.3 * noise)
+    return sparsifier
+
+
+def harden(sparsifier):
+    """Settle the mask with gates of 0 and 1; the decision that goes with it."""
+    sparsifier.settle()
+    sparsifier.hard = True
+    return Decision({"hidden": tuple(sparsifier.keep.nonzero().flatten().tolist())})
+
+
+def lowest_of(budget, sparsifier):
+    removed = sparsifier.keep.numel() - sparsifier.kept
+    return lowest(budget, {"hidden": sparsifier.keep}, {"hidden": removed})

@@ -1,0 +1,219 @@
+"""PAT end to end on tiny models: target, folding, resuming, the job, refusals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pat_toy import FAMILIES, PLUGIN, PRUNE, TOKENS, family
+from peft.tuners.lora import LoraLayer
+
+from prunebench.architectures import structures_of
+from prunebench.context import Context
+from prunebench.cost import Cost
+from prunebench.errors import Failure, Invalid
+from prunebench.jobs.prune import prune as prune_job
+from prunebench.selection import Budget
+from prunebench.surgery import count_parameters, cut, logits
+from prunebench.tuning import Tuning
+
+import prunebench_plugin_pat.method as method  # isort: skip
+import prunebench_plugin_pat.steering as steering  # isort: skip
+from prunebench_plugin_pat.sparsifier import HSM, Sparsifier  # isort: skip
+from prunebench_plugin_pat.steering import Steering  # isort: skip
+
+RECORDS = [
+    {"instruction": f"Count from {n}.", "input": "", "output": " ".join(map(str, range(n, n + 9)))}
+    for n in range(40)
+]
+TUNING = {
+    "tokens": 14000, "batch": 1, "micro_batch": 1, "length": 192, "dropout": 0.0, "rank": 4,
+    "learning_rate": 3e-3, "log_every": 1, "checkpoint_every": None,
+}  # fmt: skip
+QUICK = {"milestone": 0.9}
+
+
+@pytest.fixture(autouse=True)
+def any_gap(request, monkeypatch):
+    """Random models of 32 channels need not separate in so few steps; one test is about that."""
+    if "separate" not in request.node.name:
+        monkeypatch.setattr(steering, "LARGEST_GAP", 1.0)
+
+
+def context(model, tokenizer, workdir, *, sparsity=0.25, seed=0, tuning=None, **params):
+    structures = structures_of(model)
+    settings = Tuning.from_config({**TUNING, **(tuning or {})})
+    return Context(
+        sparsity=sparsity,
+        seed=seed,
+        device=torch.device("cpu"),
+        params=PLUGIN.params({**QUICK, **params}, where="test"),
+        workdir=workdir,
+        structures=structures,
+        budget=Budget(model, structures),
+        cost=Cost(torch.device("cpu")),
+        tokenizer=tokenizer,
+        sample_calibration=lambda samples, length: TOKENS,
+        load_tuning=lambda: (RECORDS, settings),
+    )
+
+
+def run(tokenizer, workdir, *, model=None, **keys):
+    """(model, decision, context) after pruning; the model is folded and not yet sliced."""
+    model = model or family("llama")
+    ctx = context(model, tokenizer, workdir, **keys)
+    return model, PRUNE(model, ctx), ctx
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_meets_the_target_and_leaves_a_plain_model(name, tokenizer, tmp_path):
+    model = family(name)
+    flags = {n: p.requires_grad for n, p in model.named_parameters()}
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    total, tied = count_parameters(model), model.config.tie_word_embeddings
+    model, decision, ctx = run(tokenizer, tmp_path, model=model)
+    assert not any(isinstance(m, (LoraLayer, HSM, Sparsifier)) for m in model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not hasattr(model, "peft_config") and not model.training
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    written = {n for n in before if n.endswith(("proj.weight", "o_proj.bias", "down_proj.bias"))}
+    assert changed == (written if tied else written | {"model.embed_tokens.weight"})
+    verification, stock = cut(model, decision, TOKENS)
+    assert verification.passed and stock and verification.masked_minus_dense > 1e-3
+    assert model.config.hidden_size == 24 == ctx.notes["hidden_size"]["kept"]
+    assert abs(1 - count_parameters(model) / total - 0.25) < 0.01
+    tuning = ctx.notes["tuning"]
+    assert tuning["fold_max_abs_logit_difference"] <= tuning["fold_tolerance"]
+    assert tuning["tuning_tokens"] == ctx.cost.report()["backward_tokens"] > 12000
+    json.dumps(ctx.notes)
+
+
+@pytest.mark.parametrize("flavour", ["code", "paper"])
+def test_the_mask_ends_with_exactly_the_number_asked_for(flavour, tokenizer, tmp_path):
+    model, decision, ctx = run(tokenizer, tmp_path, flavour=flavour, width=19)
+    assert len(decision.keep["hidden"]) == 19 and decision.keep["hidden"] != tuple(range(19))
+    steps = ctx.notes["schedule"]
+    assert steps["freeze"] == round(steps["milestone"] * (1.0 if flavour == "paper" else 0.8))
+    series = ctx.notes["mask_count"]["series"]
+    assert series["wanted"][-1] == [steps["freeze"], 19]
+    assert ctx.notes["mask_gap"]["series"]["gap"][-1][0] == steps["freeze"]
+    assert cut(model, decision, TOKENS)[0].passed
+
+
+def test_a_mask_that_is_not_trained_keeps_the_first_channels(tokenizer, tmp_path):
+    model, decision, ctx = run(tokenizer, tmp_path, trainable_mask=False)
+    assert decision.keep["hidden"] == tuple(range(24))
+    assert "mask_count" not in ctx.notes and ctx.notes["tuning"]["mask_rate"] == 1.0
+    assert cut(model, decision, TOKENS)[0].passed
+
+
+def test_trainable_parameters_are_those_of_both_parts(tokenizer, tmp_path):
+    model = family("llama")
+    linears = [m for n, m in model.named_modules() if n.endswith("proj")]
+    _, _, ctx = run(tokenizer, tmp_path, model=model, rank=5, lora_rank=3)
+    hsms = 7 * (2 * 5 * 32 + 32) + 32
+    lora = sum(3 * sum(linear.weight.shape) for linear in linears)
+    assert ctx.notes["tuning"]["hsm_parameters"] == hsms
+    assert ctx.notes["tuning"]["trainable_parameters"] == hsms + lora
+
+
+def test_lora_keeps_the_campaigns_scale(tokenizer, tmp_path, monkeypatch):
+    seen, real = [], method.attach
+
+    def spy(model, settings, *, seed):
+        seen.append(settings)
+        return real(model, settings, seed=seed)
+
+    monkeypatch.setattr(method, "attach", spy)
+    run(tokenizer, tmp_path, lora_rank=2, tuning={"rank": 8, "alpha": 16})
+    assert (seen[0].rank, seen[0].alpha) == (2, 4)
+
+
+def test_the_same_seed_gives_the_same_model(tokenizer, tmp_path):
+    keys = {"tuning": {"dropout": 0.05}, "trainable_mask": False}
+    runs = [run(tokenizer, tmp_path, seed=seed, **keys) for seed in (0, 0, 1)]
+    first, again, other = (logits(model, TOKENS) for model, _, _ in runs)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert runs[0][1].to_json() == runs[1][1].to_json()
+
+
+@pytest.mark.parametrize("crash_at", [30, 63])
+def test_a_killed_run_resumes_its_mask(crash_at, tokenizer, tmp_path):
+    """Crash before and after the mask has settled: the end is the same to 1e-6."""
+    keys = {"tuning": {"checkpoint_every": 20, "dropout": 0.05}}
+    model, decision, whole = run(tokenizer, tmp_path / "whole", **keys)
+    assert 30 < whole.notes["schedule"]["freeze"] < 60
+    real = Steering.on_step_begin
+
+    def crash(self, args, state, control, **kwargs):
+        if state.global_step == crash_at:
+            raise KeyboardInterrupt
+        real(self, args, state, control, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steering, "on_step_begin", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run(tokenizer, tmp_path / "killed", **keys)
+    resumed, again, ctx = run(tokenizer, tmp_path / "killed", **keys)
+    assert ctx.notes["tuning"]["resumed_from_step"] == crash_at // 20 * 20
+    assert again.to_json() == decision.to_json()
+    assert (logits(resumed, TOKENS) - logits(model, TOKENS)).abs().max() <= 1e-6
+    assert ctx.notes["mask_count"] == whole.notes["mask_count"]
+
+
+def test_a_mask_that_does_not_separate_says_what_to_change(tokenizer, tmp_path):
+    with pytest.raises(Failure, match=r"did not separate: at step 55 .*raise mask_travel"):
+        run(tokenizer, tmp_path, mask_travel=1e-6, tuning={"learning_rate": 1e-5})
+
+
+def test_a_fold_that_forgets_something_fails_the_cell(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(method, "fold", lambda *_: None)
+    with pytest.raises(Failure, match="folding moved logits"):
+        run(tokenizer, tmp_path)
+
+
+def test_a_training_that_is_too_short_says_so(tokenizer, tmp_path):
+    with pytest.raises(Invalid, match=r"raise recovery.tokens or lower recovery.batch"):
+        run(tokenizer, tmp_path, tuning={"tokens": 3000})
+
+
+def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "model"
+    family("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    data = tmp_path / "data" / "alpaca"
+    data.mkdir(parents=True)
+    text = "".join(json.dumps(record) + "\n" for record in RECORDS)
+    (data / "train.jsonl").write_text(text, encoding="utf-8")
+    spec = {
+        "method": "pat",
+        "plugins": [],
+        "plugin_sha256": PLUGIN.digest(),
+        "params": PLUGIN.params(QUICK, where="test"),
+        "model": {
+            "kind": "local", "source": str(folder), "revision": None, "dtype": "float32",
+            "trust_remote_code": False,
+        },
+        "source": "local",
+        "data_root": str(tmp_path / "data"),
+        "recovery": {**TUNING, "instructions": "alpaca"},
+        "calibration": None,
+        "sparsity": 0.3,
+        "seed": 0,
+        "multiple_of": {"hidden": 4},
+    }  # fmt: skip
+    arguments = argparse.Namespace(device="cpu", out=Path(tmp_path / "cell" / "prune.json"))
+    result = prune_job(spec, arguments)
+    assert result["verify"]["passed"] and result["export"]["loadable_by"] == "transformers"
+    assert result["sparsity"]["achieved"] == result["method_notes"]["hidden_size"]["achieved"]
+    assert result["sparsity"]["native_ratio"] is None
+    assert result["cost"]["backward_tokens"] == result["method_notes"]["tuning"]["tuning_tokens"]
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "cell" / "model")
+    assert saved.config.hidden_size == 24
+    json.dumps(result)

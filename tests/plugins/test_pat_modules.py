@@ -1,0 +1,449 @@
+"""PAT's modules, gates and losses by themselves, and that folding them is exact (families)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_tiny
+from pat_toy import FAMILIES, TOKENS, family, harden, options, scramble, sparsifier_of
+from torch import nn
+
+from prunebench import models, surgery
+from prunebench.architectures import structures_of
+from prunebench.errors import Failure, Invalid
+from prunebench.structure import Decision
+from prunebench.surgery import count_parameters, cut, logits, slice_model
+from prunebench.tuning import Tuning, attach, merge
+
+from prunebench_plugin_pat.fold import check, fold  # isort: skip
+from prunebench_plugin_pat.losses import bimodal_loss, count_loss, identity_loss  # isort: skip
+from prunebench_plugin_pat.schedule import Schedule, mask_rate, soft_gate  # isort: skip
+from prunebench_plugin_pat.sparsifier import HSM  # isort: skip
+
+FLAVOURS = ["code", "paper"]
+LORA = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": "auto"}
+
+
+def folded(name, *, flavour="code", **changes):
+    """(model with the modules folded in, decision, logits of the live model)."""
+    model = family(name, **changes)
+    sparsifier = scramble(sparsifier_of(model, flavour=flavour))
+    decision = harden(sparsifier)
+    live = logits(model, TOKENS)
+    sparsifier.detach(model)
+    fold(model, sparsifier)
+    return model, decision, live
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t1_fresh_modules_change_nothing(name, flavour):
+    model = family(name)
+    before = logits(model, TOKENS)
+    sparsifier = sparsifier_of(model, flavour=flavour)
+    assert torch.equal(logits(model, TOKENS), before)
+    scramble(sparsifier)
+    assert (logits(model, TOKENS) - before).abs().max() > 1e-2  # the modules are in place
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t2_shut_channels_are_zero_in_the_whole_stream(name, flavour):
+    model = family(name)
+    sparsifier = scramble(sparsifier_of(model, flavour=flavour))
+    harden(sparsifier)
+    with torch.no_grad():
+        states = model(TOKENS, output_hidden_states=True).hidden_states[:-1]  # the last is normed
+    assert len(states) == 3
+    for state in states:
+        assert state[..., sparsifier.keep == 0].abs().max() == 0.0
+        assert state[..., sparsifier.keep == 1].abs().min() > 0.0
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t3_folded_and_sliced_is_the_live_model(name, flavour):
+    model, decision, live = folded(name, flavour=flavour)
+    tied = model.config.tie_word_embeddings
+    verification, stock = cut(model, decision, TOKENS)
+    assert verification.passed and stock
+    assert (logits(model, TOKENS) - live).abs().max() < 1e-5
+    assert model.config.hidden_size == 24 and model.config.head_dim == 8
+    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert shared == tied
+
+
+def test_t4_eps_that_is_left_as_it_was_is_noticed(monkeypatch):
+    """fp64, initialisation of 0.02: a sensitive check, 2.5e-3 against 1e-7."""
+
+    def difference(correct):
+        torch.manual_seed(0)
+        model = make_tiny(rms_norm_eps=1e-5).double()
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                nn.init.normal_(parameter, std=0.02)
+        sparsifier = scramble(sparsifier_of(model).double())
+        decision = harden(sparsifier)
+        live = logits(model, TOKENS)
+        sparsifier.detach(model)
+        fold(model, sparsifier)
+        slice_model(model, decision)
+        if not correct:
+            for module in model.modules():
+                if hasattr(module, "variance_epsilon"):
+                    module.variance_epsilon = 1e-5
+        return (logits(model, TOKENS) - live).abs().max().item()
+
+    assert difference(correct=True) < 1e-6
+    assert difference(correct=False) > 1e-4
+
+
+@pytest.mark.parametrize("forgotten", ["s", "embedding"])
+def test_t5_a_part_that_is_not_folded_is_noticed(forgotten, monkeypatch):
+    if forgotten == "s":
+        whole = HSM.matrix
+        monkeypatch.setattr(HSM, "matrix", lambda self: whole(self) / self.s.double()[:, None])
+    model, decision, live = folded("llama")
+    if forgotten == "embedding":
+        model.model.embed_tokens.weight.data.copy_(family("llama").model.embed_tokens.weight)
+    with pytest.raises(Failure, match="folding moved logits"):
+        check(model, structures_of(model)["hidden"], decision, TOKENS, live)
+
+
+def test_t5_gains_that_are_not_corrected_are_noticed(monkeypatch):
+    monkeypatch.setattr(surgery, "_correct_norms", lambda *_: None)
+    model, decision, _ = folded("llama")
+    verification, _ = cut(model, decision, TOKENS)
+    assert not verification.passed and verification.max_abs_logit_difference > 0.1
+
+
+def test_a_fold_that_is_exact_passes_its_check():
+    model, decision, live = folded("llama")
+    report = check(model, structures_of(model)["hidden"], decision, TOKENS, live)
+    assert report["fold_max_abs_logit_difference"] <= 1e-5 < report["fold_tolerance"]
+
+
+@pytest.mark.parametrize(
+    "step, temperature, offset, gates",
+    [
+        (0, 1.0000, 0.500, [0.877541, 0.975021, 1.0000, 1.024979, 1.122459]),
+        (100, 2.0000, 0.490, [0.758942, 0.940166, 0.9900, 1.039834, 1.221058]),
+        (1000, 4.0000, 0.400, [0.519204, 0.801313, 0.9000, 0.998687, 1.280796]),
+        (2500, 6.6438, 0.250, [0.284827, 0.589756, 0.7500, 0.910244, 1.215173]),
+        (5000, 13.2875, 0.000, [0.001300, 0.209366, 0.5000, 0.790634, 0.998700]),
+        (8000, 41.2737, 0.000, [0.000045, 0.015869, 0.5000, 0.984131, 1.000000]),
+        (30000, 41.2737, 0.000, [0.000045, 0.015869, 0.5000, 0.984131, 1.000000]),
+    ],
+)
+def test_t6_gates_of_the_released_schedule(step, temperature, offset, gates):
+    schedule = Schedule(30000, 10000, 8000)
+    if step >= 8000:  # the released offset goes on to 0.0 at 0.5 s0
+        assert schedule.offset(step) == 0.0
+    assert schedule.temperature(step) == pytest.approx(temperature, abs=1e-3)
+    assert schedule.offset(step) == pytest.approx(offset, abs=1e-6)
+    mask = torch.tensor([-0.5, -0.1, 0.0, 0.1, 0.5], dtype=torch.float64)
+    got = soft_gate(
+        mask,
+        temperature=schedule.temperature(step),
+        offset=schedule.offset(step),
+        exponent_limit=10.0,
+    )
+    assert torch.allclose(got, torch.tensor(gates, dtype=torch.float64), atol=2e-6)
+
+
+def test_gates_without_a_limit_do_not_leak():
+    mask = torch.tensor([-1.0])
+    limited = soft_gate(mask, temperature=40.0, offset=0.0, exponent_limit=10.0)
+    assert limited.item() == pytest.approx(4.54e-5, rel=1e-3)
+    assert soft_gate(mask, temperature=40.0, offset=0.0).item() < 1e-15
+
+
+def test_t7_all_modules_share_one_gate_and_keep_the_number_asked_for(monkeypatch):
+    model = family("llama")
+    sparsifier = scramble(sparsifier_of(model, kept=19))
+    seen, real = [], HSM.forward
+
+    def spy(self, z, gate):
+        seen.append(gate)
+        return real(self, z, gate)
+
+    monkeypatch.setattr(HSM, "forward", spy)
+    before = logits(model, TOKENS)
+    assert len(seen) == 7 and len({id(gate) for gate in seen}) == 1
+    with torch.no_grad():
+        sparsifier.mask[0] += 3.0
+    assert (logits(model, TOKENS) - before).abs().max() > 1e-4
+    seen.clear()
+    decision = harden(sparsifier)
+    logits(model, TOKENS)
+    assert len({id(gate) for gate in seen}) == 1
+    assert len(decision.keep["hidden"]) == 19 == int(seen[0].sum())
+    kept = sparsifier.mask[sparsifier.keep == 1].min()
+    assert kept >= sparsifier.mask[sparsifier.keep == 0].max()
+
+
+@pytest.mark.parametrize("rank, width, expected", [(200, 4096, 2.25e-3), (300, 2048, 1.536e-3)])
+def test_t8_identity_loss_at_the_first_step(rank, width, expected):
+    hsm = HSM(width, rank, "channel", torch.Generator().manual_seed(0))
+    loss = identity_loss(hsm.down, hsm.up, kind="mean").item()
+    assert loss == pytest.approx(4 / 9 / rank + 1 / (9 * width), rel=0.02)
+    assert loss == pytest.approx(expected, rel=0.03)
+    rows, columns = torch.empty(rank, width), torch.empty(width, rank)
+    nn.init.orthogonal_(rows), nn.init.orthogonal_(columns)
+    assert identity_loss(rows, columns, kind="mean").item() < 1e-12
+    assert identity_loss(rows, columns, kind="norm").item() < 1e-3
+    assert identity_loss(rows, 2 * columns, kind="norm").item() == pytest.approx(3 * rank**0.5)
+
+
+def test_t9_mask_losses_at_the_first_step():
+    mask = torch.zeros(4096, requires_grad=True)
+    count = count_loss(mask, 3072, relative=True)
+    assert count.item() == pytest.approx(10 / 3, abs=1e-4)
+    assert count_loss(mask, 3072, relative=False).item() == 1024
+    bimodal = bimodal_loss(mask)
+    assert bimodal.item() == pytest.approx(0.25)
+    (count + bimodal).backward()
+    assert bool(mask.grad.isfinite().all()) and bool((mask.grad > 0).all())
+    upper = torch.full((8,), 0.5)
+    assert bimodal_loss(upper).item() == 0.0 and bimodal_loss(-upper).item() == 0.0
+
+
+@pytest.mark.parametrize("with_surrogate", [True, False])
+def test_t10_the_count_locks_only_with_a_cross_entropy(with_surrogate):
+    """A tiny random linear loss in the cross-entropy's place breaks the tie between channels."""
+    width, kept = 512, 384
+    mask = nn.Parameter(torch.zeros(width))
+    slope = torch.randn(width, generator=torch.Generator().manual_seed(0)) * 1e-3
+    optimizer = torch.optim.Adam([mask], lr=5e-5)
+    schedule = Schedule(30000, 10000, 8000)
+    counts = []
+    for step in range(2500):
+        gate = soft_gate(
+            mask, temperature=schedule.temperature(step), offset=schedule.offset(step),
+            exponent_limit=10.0,
+        )  # fmt: skip
+        loss = count_loss(mask, kept, relative=True) + bimodal_loss(mask)
+        if with_surrogate:
+            loss = loss + (slope * gate).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        counts.append(int((mask > 0).sum()))
+    if with_surrogate:
+        assert set(counts[2000:]) == {kept}
+    else:
+        assert kept not in counts and set(counts[2000:]) <= {0, width}
+
+
+def meta_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+                num_attention_heads=32, vocab_size=32000, tie_word_embeddings=False,
+            )
+        )  # fmt: skip
+
+
+def lora_parameters(model, rank):
+    linears = (m for n, m in model.named_modules() if n.endswith("proj"))
+    return sum(rank * sum(linear.weight.shape) for linear in linears)
+
+
+def test_t11_trainable_parameters_of_llama_7b():
+    model = meta_llama()
+    total = count_parameters(model)
+    assert total == 6_738_415_616
+    sparsifier = sparsifier_of(model, rank=200, kept=3072, attach=False)
+    hsms = count_parameters(sparsifier) - 4096  # the mask
+    assert len(sparsifier.writers) == 65
+    assert hsms == 106_496_000 + 266_240
+    assert lora_parameters(model, 20) == 49_971_200
+    assert round((hsms + 49_971_200) / 1e6, 1) == 156.7
+    assert round(lora_parameters(model, 64) / 1e6, 1) == 159.9
+    ranked = sparsifier_of(model, rank=200, kept=3072, attach=False, flavour="paper")
+    assert count_parameters(ranked) - 4096 == 106_496_000 + 65 * 200
+    small = count_parameters(sparsifier_of(model, rank=8, kept=3072, attach=False, scale="none"))
+    added = small - 4096 + lora_parameters(model, 8)
+    assert f"{added / (total + added):.2%}" == "0.36%"
+    dense = len(sparsifier.writers) * 4096**2 + lora_parameters(model, 8)  # of Figure 4
+    assert f"{dense / (total + dense):.2%}" == "14.15%"
+
+
+def test_t12_a_quarter_of_llama_7b_has_the_published_size():
+    model = meta_llama()
+    assert slice_model(model, Decision({"hidden": tuple(range(3072))}))
+    assert count_parameters(model) == 5_053_811_712
+    assert model.config.hidden_size == 3072 and model.config.head_dim == 128
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3"])
+def test_t12_parameters_shrink_as_the_width(name):
+    model = family(name)
+    before = count_parameters(model)
+    own = sum(p.numel() for n, p in model.named_parameters() if "q_norm" in n or "k_norm" in n)
+    slice_model(model, Decision({"hidden": tuple(range(24))}))
+    assert (count_parameters(model) - own) * 32 == (before - own) * 24
+
+
+@pytest.mark.parametrize("kept", [24, 22])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t13_the_saved_model_is_an_ordinary_one(name, kept, tokenizer, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = family(name)
+    sparsifier = scramble(sparsifier_of(model, kept=kept))
+    decision = harden(sparsifier)
+    sparsifier.detach(model)
+    fold(model, sparsifier)
+    uniform = slice_model(model, decision)
+    loader = models.save(model, tokenizer, tmp_path / "model", uniform=uniform)
+    if name == "llama-tied-biases" and kept == 22:  # see test_pat_width.py
+        assert loader == "prunebench"
+        return
+    assert loader == "transformers"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert again.config.hidden_size == kept
+    assert torch.equal(logits(again, TOKENS), logits(model, TOKENS))
+    assert again.generate(TOKENS, max_new_tokens=4, do_sample=False).shape == (3, 25)
+
+
+def tuned(name, *, steps=3, lora=LORA, **params):
+    """A model with LoRA and modules after a few steps of AdamW: (model, wrapped, sparsifier)."""
+    model = family(name)
+    wrapped = attach(model, Tuning.from_config(lora), seed=0)
+    sparsifier = sparsifier_of(model, **params)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    for step in range(steps):
+        sparsifier.step = step
+        loss = wrapped(input_ids=TOKENS, labels=TOKENS).loss + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return model, wrapped, sparsifier
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t14_lora_merged_then_folded_is_the_tuned_model(name, flavour):
+    model, wrapped, sparsifier = tuned(name, flavour=flavour)
+    decision = harden(sparsifier)
+    live = logits(model, TOKENS)
+    sparsifier.detach(model)
+    merge(wrapped, {"input_ids": TOKENS, "attention_mask": torch.ones_like(TOKENS)})
+    fold(model, sparsifier)
+    slice_model(model, decision)
+    scale = max(1.0, live.abs().max().item() / 10)
+    assert (logits(model, TOKENS) - live).abs().max() < 1e-5 * scale
+
+
+def gradients(model, sparsifier, loss):
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return dict(zip(named, found, strict=True))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_t15_what_learns_and_what_does_not(name):
+    model = family(name)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    tuned_model, _, sparsifier = tuned(name)
+    learns = {n for n, p in tuned_model.named_parameters() if p.requires_grad}
+    assert all(n.startswith("sparsifier.") or "lora_" in n for n in learns)
+    parts = {n.rpartition(".")[2] for n in learns if n.startswith("sparsifier.")}
+    assert parts == {"mask", "down", "up", "s"}
+    for key, parameter in tuned_model.named_parameters():
+        if key not in learns:
+            assert torch.equal(parameter, before[key.replace("base_layer.", "")])
+
+
+def test_t15_cross_entropy_at_the_first_step():
+    model, wrapped, sparsifier = tuned("llama", steps=0)
+    loss = wrapped(input_ids=TOKENS, labels=TOKENS).loss
+    found = gradients(model, sparsifier, loss)
+    assert found["sparsifier.hsms.0.down"].abs().max() == 0.0
+    assert found["sparsifier.hsms.0.up"].abs().min() > 0.0
+    of_mask = found["sparsifier.mask"]
+    assert len(set(of_mask.tolist())) == of_mask.numel()
+
+
+def test_t16_a_frozen_mask_is_left_alone_by_the_cross_entropy():
+    model, wrapped, sparsifier = tuned("llama")
+    values = sparsifier.mask.detach().clone()
+    sparsifier.step = sparsifier.schedule.freeze
+    sparsifier.settle()
+    loss = wrapped(input_ids=TOKENS, labels=TOKENS).loss + sparsifier.penalty()
+    found = gradients(model, sparsifier, loss)
+    assert "sparsifier.mask" not in found and found["sparsifier.hsms.1.s"].abs().max() > 0
+    assert torch.equal(sparsifier.mask, values)
+    soft = sparsifier.current_gate()
+    assert bool(((soft > 0) & (soft < 1)).all())  # as released; `hard` is 0 and 1
+    sparsifier.hard = True
+    assert set(sparsifier.current_gate().tolist()) == {0.0, 1.0}
+
+
+def test_the_identity_loss_is_on_all_modules_or_on_three():
+    model = family("llama")
+    everywhere = sparsifier_of(model, attach=False)
+    upstream = sparsifier_of(model, attach=False, identity_on="last-layer")
+    none = sparsifier_of(model, attach=False, identity_loss="none")
+    for sparsifier, modules in ((everywhere, 7), (upstream, 3), (none, 0)):
+        found = torch.autograd.grad(
+            sparsifier.penalty(), [h.down for h in sparsifier.hsms], allow_unused=True
+        )
+        assert sum(g is not None for g in found) == modules
+    assert upstream._near_identity() == [upstream.hsms[0], upstream.hsms[5], upstream.hsms[6]]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_mask_that_is_not_trained_shuts_the_last_channels(flavour):
+    model = family("llama")
+    sparsifier = sparsifier_of(model, steps=300, trainable_mask=False, flavour=flavour)
+    assert not sparsifier.mask.requires_grad
+    closing = []
+    for step in (0, 50, 100, 200, 300):
+        sparsifier.step = step
+        gate = sparsifier.current_gate()
+        assert torch.equal(gate[:24], torch.ones(24)) and gate[24:].unique().numel() == 1
+        closing.append(gate[-1].item())
+    expected = {"code": [1.0, 0.25, 0.0627, 2.46e-4, 9.7e-7], "paper": [1.0, 0.5, 0, 0, 0]}
+    assert closing == pytest.approx(expected[flavour], rel=0.01, abs=1e-9)
+    assert harden(sparsifier).keep["hidden"] == tuple(range(24))
+
+
+def test_the_masks_rate_reaches_the_travel_that_was_asked_for():
+    settings = Tuning.from_config({"preset": "pat"})
+    released = Schedule(30500, 10000, 8000)
+    rate = mask_rate(settings, released, 0.376)
+    assert rate == pytest.approx(1.0, abs=0.01)  # the paper's run needs no multiplier
+    short = Schedule.over(300, milestone=1 / 3, freeze=0.8)
+    assert short == Schedule(300, 100, 80)
+    warm = Tuning.from_config({"preset": "pat", "warmup": 0.1})
+    rate = mask_rate(warm, short, 0.4)
+    sums = sum(5e-5 * rate * min(1.0, step / 30) for step in range(80))
+    assert 0.38 < sums < 0.43
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_a_run_too_short_for_the_schedule_says_so(steps):
+    with pytest.raises(Invalid, match=rf"has {steps} optimizer steps.*raise recovery.tokens"):
+        Schedule.over(steps, milestone=1 / 3, freeze=0.8)
+
+
+def test_flavours_differ_as_listed_and_each_part_can_be_chosen():
+    code, paper = options(), options(flavour="paper")
+    differing = {k for k in code.to_dict() if code.to_dict()[k] != paper.to_dict()[k]}
+    assert differing == {
+        "scale", "exponent_limit", "freeze", "after_freeze", "count_loss", "bimodal_loss",
+        "identity_loss", "decay",
+    }  # fmt: skip
+    mixed = options(flavour="paper", scale="channel", exponent_limit=0)
+    assert (mixed.scale, mixed.exponent_limit, mixed.freeze) == ("channel", 0, 1.0)
+    with pytest.raises(Invalid, match="give one of them"):
+        options(width=8, multiple_of=8)
+    with pytest.raises(Invalid, match="at most the hidden width 32"):
+        options(rank=33).hsm_rank(32)
+    assert [options().hsm_rank(width) for width in (256, 4096, 5120, 7168)] == [13, 200, 200, 200]
