@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunebench.context import Context
+from prunebench.protection import require
 from prunebench.selection import lowest
 from prunebench.structure import Decision
 from prunebench.surgery import logits
@@ -28,8 +29,10 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """Tune `model` while the channels that leave are shut; it ends merged and folded.
 
     Raises Invalid for a training too short for the schedule or a width that the architecture cannot
-    take, Failure for a mask that does not separate or a fold that is not exact.
+    take, Unsupported for a family whose width cannot be pruned, Failure for a mask that does not
+    separate or a fold that is not exact.
     """
+    require(ctx.structures, ("hidden",))
     options = Options.from_params(ctx.params)
     hidden = ctx.structures["hidden"]
     rank = options.hsm_rank(hidden.units)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from conftest import make_tiny
@@ -35,8 +37,13 @@ def test_there_is_one_case_for_each_family():
     assert ONE_EACH.keys() == FAMILIES.keys()
 
 
-def context(model, plugin, tokenizer, workdir, sparsity=0.15, **params):
+# What each method is given where the usual is not enough: its mask needs steps to separate.
+NEEDS = {"pat": {"sparsity": 0.25, "tokens": 12_000, "milestone": 0.9}}
+
+
+def context(model, plugin, tokenizer, workdir, sparsity=0.15, tokens=TUNING.tokens, **params):
     structures = structures_of(model)
+    settings = dataclasses.replace(TUNING, tokens=tokens)
     return Context(
         sparsity=0.0 if plugin.reference else sparsity,
         seed=0,
@@ -48,7 +55,7 @@ def context(model, plugin, tokenizer, workdir, sparsity=0.15, **params):
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=lambda samples, length: TOKENS,
-        load_tuning=lambda: (RECORDS, TUNING),
+        load_tuning=lambda: (RECORDS, settings),
     )
 
 
@@ -58,8 +65,9 @@ def test_every_method_prunes_every_family(family, name, tokenizer, tmp_path):
     plugin, case = PLUGINS[name], ONE_EACH[family]
     model = make_tiny(family, **CASES[case])
     before = count_parameters(model)
+    ctx = context(model, plugin, tokenizer, tmp_path, **NEEDS.get(name, {}))
     try:
-        decision = decide(plugin, model, context(model, plugin, tokenizer, tmp_path))
+        decision = decide(plugin, model, ctx)
     except Unsupported as reason:
         assert family != "llama" and len(str(reason).split()) > 5
         return
@@ -67,7 +75,7 @@ def test_every_method_prunes_every_family(family, name, tokenizer, tmp_path):
     assert verification.max_abs_logit_difference < 1e-5
     removed = 1.0 - count_parameters(model) / before
     assert removed == pytest.approx(decision.how["achieved"], abs=1e-12)
-    assert removed == 0.0 if plugin.reference else removed == pytest.approx(0.15, abs=0.02)
+    assert removed == pytest.approx(ctx.sparsity, abs=0.02)
 
 
 CHANNELS = [("llm_pruner", {"mode": "channel"}), ("magnitude", {"kinds": ["hidden"]})]
