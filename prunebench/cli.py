@@ -13,6 +13,8 @@ from pathlib import Path
 from prunebench import __version__
 from prunebench.errors import PrunebenchError
 
+CLAIMS = Path("config") / "h100.yaml"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; a known error is one line on stderr and exit status 1."""
@@ -52,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("list", help="list methods and baselines")
     command.set_defaults(run=_list)
+
+    command = commands.add_parser("claims", help="measure published efficiency claims on one GPU")
+    command.add_argument("--out", required=True, type=Path, help="folder; goes on where it was")
+    command.add_argument("--config", type=Path, default=CLAIMS, help="default: %(default)s")
+    command.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if there is one")
+    command.set_defaults(run=_claims)
 
     _add_jobs(commands)
     return parser
@@ -125,6 +133,16 @@ def _pretrain(options: argparse.Namespace) -> None:
     report = pretrain(options.world, options.out, threads=options.threads)
     timing = {"job_s": time.perf_counter() - start_s, "model_s": report["seconds"]}
     write_json(options.out.with_suffix(".json"), {**report, "timing": timing})
+
+
+def _claims(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    import torch
+
+    from prunebench.claims import run
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    print(run(options.config, options.out, device=device).read_text(encoding="utf-8"))
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
