@@ -18,7 +18,7 @@ HEADERS = ("Claim", "Source", "Published", "Measured", "Limit", "Goal", "Verdict
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure. low, high: its interval; limit: no better is possible; reason: why none."""
+    """A measured figure. low, high: its interval; limit: none is better; reason: why it is None."""
 
     value: float | None = None
     low: float | None = None
@@ -43,8 +43,8 @@ def write_table(campaign: Campaign) -> Path:
 NOTES = """\
 Speed-ups are over the dense model at the same point, measured in turns, with a 95 % interval.
 Limit: of prefill the ratio of MACs, of decode the ratio of bytes read, of memory the ratio of what
-must be kept, of throughput the ratio of MACs. The goal decides the verdict. A published figure beyond
-the limit cannot come from this quantity alone."""
+must be kept, of throughput the ratio of MACs. The goal decides the verdict. A published figure
+beyond the limit cannot come from this quantity alone."""
 
 
 def claim_lines(campaign: Campaign) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Run a claims campaign in one process, part by part; what is done is not done again.
 
-The parts are those of the workflow (prune, evaluate, profile) and single pruning steps. They share a
-process, because importing and starting a GPU would take longer than many of them; and they need no
-scheduler, no data sets and no evaluation harness. Each part is written as soon as it is there, a
+The parts are those of the workflow (prune, evaluate, profile) and single pruning steps. They share
+a process, because importing and starting a GPU would take longer than many of them; and they need
+no scheduler, no data sets and no evaluation harness. Each part is written as soon as it is there, a
 failed one with its reason, and the next runs.
 """
 
