@@ -93,7 +93,7 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     origin.add_argument("--world", type=Path, help="the demo's world: its model, on the CPU")
     origin.add_argument("--recipe", type=Path, help="config/pretrain.yaml, or another recipe")
     command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
-    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--threads", type=int, help="default: 2 with --world, else all cores")
     command.add_argument("--minutes", type=float, help="recipe: another budget")
     command.add_argument("--device", choices=["cpu", "cuda"], help="recipe: default a GPU if any")
     command.set_defaults(run=_pretrain)
@@ -133,11 +133,12 @@ def _pretrain(options: argparse.Namespace) -> None:
     from prunebench.devices import thread_limits
     from prunebench.record import write_json
 
-    os.environ.update(thread_limits(options.threads))
+    threads = options.threads or (2 if options.world else os.cpu_count() or 1)
+    os.environ.update(thread_limits(threads))
     if options.world:
         from prunebench.demo import pretrain
 
-        report = pretrain(options.world, options.out, threads=options.threads)
+        report = pretrain(options.world, options.out, threads=threads)
     else:
         report = _pretrain_on_text(options)
     timing = {"job_s": time.perf_counter() - start_s, "model_s": report["seconds"]}
