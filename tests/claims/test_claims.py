@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY
 
@@ -160,8 +161,6 @@ def test_out_of_memory_in_one_part_is_its_reason_and_the_others_run(tmp_path, mo
     file.write_text(yaml.safe_dump(raw))
 
     def exhausted(step, device, *, rounds):
-        import torch
-
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
     monkeypatch.setattr("prunebench.profiling.steps.measure_step", exhausted)
@@ -172,6 +171,25 @@ def test_out_of_memory_in_one_part_is_its_reason_and_the_others_run(tmp_path, mo
     found = record.read(tmp_path / "o/cells/llama-7b/random/0.25/seed0/record.json")
     assert found["status"] == "ok"
     assert "not measured: out of memory" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_every_part_is_measured(tmp_path):
+    raw = small()
+    raw["models"][0]["dtype"] = "bfloat16"
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(raw))
+    claims.run(file, tmp_path / "o", device="cuda")
+    for path in (tmp_path / "o").glob("cells/*/*/*/*/record.json"):
+        found = record.read(path)
+        assert found["status"] == "ok", found["reason"]
+        assert found["profile"]["decode"] == "CUDA graph"
+        assert {p.get("reason") for p in found["profile"]["points"]} == {None}
+        assert found["cost"]["prune"]["peak_device_mib"] > 0
+    lines = json.loads((tmp_path / "o" / "claims.json").read_text())["claims"]
+    missing = [line["reason"] for line in lines if line["reason"]]
+    assert all("bitsandbytes" in reason for reason in missing)
 
 
 BAD = {
