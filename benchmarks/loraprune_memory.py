@@ -29,22 +29,15 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.architectures import structures_of
 from prunebench.plugins import discover
 from prunebench.profiling.memory import watch
-from prunebench.structure import Structure
-from prunebench.tuning import Tuning, attach
+from prunebench.shapes import make_config, random_model
 
-discover()["loraprune"].load()
-from prunebench_plugin_loraprune import importance  # noqa: E402
-from prunebench_plugin_loraprune.options import Formula  # noqa: E402
+make_step = discover()["loraprune"].load_step()
 
 GIB = 2**30
 MEMORY_GOAL, THROUGHPUT_GOAL = 0.48, 1.6
-FORMULA = Formula.of("code")
 HEAD_DIM = 128
 SHAPES = {  # hidden, FFN, layers, vocabulary (in the small ones the same 4 % of all as in 7B)
     "tiny": (256, 688, 6, 400),
@@ -55,85 +48,6 @@ SHAPES = {  # hidden, FFN, layers, vocabulary (in the small ones the same 4 % of
     "llama-7b": (4096, 11008, 32, 32000),
 }
 SPANS = {"llama-7b-layers": ("llama-7b-1", "llama-7b-2", 32)}
-
-
-class Step:
-    """One pruning step of a criterion: micro-batches, then scores of every structure."""
-
-    def __init__(self, shape: str, criterion: str, options: argparse.Namespace) -> None:
-        self.criterion, self.options = criterion, options
-        self.model = _model(shape, options)
-        self.scored = _scored(self.model)
-        settings = Tuning.from_config({"rank": 8, "alpha": 16, "dropout": 0.05})
-        self.wrapped = attach(self.model, settings, seed=0).train()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
-        self.sums: dict[nn.Parameter, Tensor] = {}
-        if criterion != "lora":
-            self._unfreeze()
-
-    def run(self) -> None:
-        """Forward and backward for each micro-batch, scores, optimizer (of LoRA alone)."""
-        for _ in range(self.options.accumulate):
-            vocabulary = self.model.config.vocab_size
-            shape = (1, self.options.length)
-            ids = torch.randint(vocabulary, shape, device=self.options.device)
-            loss = self.wrapped(input_ids=ids, labels=ids, use_cache=False).loss
-            (loss / self.options.accumulate).backward()
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        with torch.no_grad():
-            for structure in self.scored.values():
-                self._scores(structure)
-        self.optimizer.step()
-        self.wrapped.zero_grad(set_to_none=True)
-        self.sums.clear()
-
-    def held_bytes(self) -> int:
-        """Bytes of weights, adapters and optimizer state between two steps."""
-        tensors: list[Tensor] = [*self.model.parameters(), *self.model.buffers()]
-        for state in self.optimizer.state.values():
-            tensors += [value for value in state.values() if torch.is_tensor(value)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    def _scores(self, structure: Structure) -> Tensor | None:
-        kept = torch.ones(structure.units, device=self.options.device)
-        if self.criterion == "lora":
-            return importance.unit_scores(self.model, structure, kept, FORMULA)
-        total = torch.zeros_like(kept)
-        for coupling in importance.weight_couplings(structure):
-            layer = importance.lora_layer(self.model, coupling.parameter)
-            channels = self._vanilla_channels(layer, coupling.dim)
-            index = coupling.index.to(channels.device)
-            total += importance.module_scores(channels, index, kept, FORMULA)
-        return total
-
-    def _vanilla_channels(self, layer: Any, dim: int) -> Tensor:
-        """The same walk in blocks of rows as for LoRA, with the gradient that was kept."""
-        weight = layer.base_layer.weight
-        gradient = self.sums.get(weight, weight.grad)
-        a, b, scale = importance.adapter(layer)
-        parts = []
-        for start in range(0, weight.shape[0], importance.BLOCK_ROWS):
-            rows = slice(start, start + importance.BLOCK_ROWS)
-            merged = torch.addmm(weight[rows].to(a.dtype), b[rows], a, alpha=scale)
-            scores = importance.first_order(gradient[rows].to(a.dtype), merged, FORMULA)
-            parts.append(scores.sum(dim=1 - dim))
-        return torch.cat(parts) if dim == 0 else torch.stack(parts).sum(dim=0)
-
-    def _unfreeze(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name.endswith("base_layer.weight"):
-                parameter.requires_grad_()
-                if self.criterion == "vanilla-fp32":
-                    parameter.register_post_accumulate_grad_hook(self._sum)
-
-    def _sum(self, parameter: nn.Parameter) -> None:
-        if parameter in self.sums:
-            self.sums[parameter] += parameter.grad
-        else:
-            self.sums[parameter] = parameter.grad.float()
-        parameter.grad = None
 
 
 def main() -> int:
@@ -197,8 +111,8 @@ class _fresh:
     def __init__(self, shape: str, criterion: str, options: argparse.Namespace) -> None:
         self.arguments = (shape, criterion, options)
 
-    def __enter__(self) -> Step:
-        self.step: Step | None = Step(*self.arguments)
+    def __enter__(self) -> Any:
+        self.step: Any = _step(*self.arguments)
         return self.step
 
     def __exit__(self, *_: object) -> None:
@@ -208,35 +122,27 @@ class _fresh:
             torch.cuda.empty_cache()
 
 
-def _model(shape: str, options: argparse.Namespace) -> LlamaForCausalLM:
-    """Random weights, made where they are needed."""
+def _step(shape: str, criterion: str, options: argparse.Namespace) -> Any:
+    """A step of the criterion on random weights, made where they are needed."""
     hidden, neurons, layers, vocabulary = SHAPES[shape]
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=neurons,
-        num_hidden_layers=layers,
-        vocab_size=vocabulary,
-        num_attention_heads=hidden // HEAD_DIM,
-        max_position_embeddings=options.length,
-    )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, options.dtype))
-    try:
-        with torch.device(options.device):
-            return LlamaForCausalLM(config)
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _scored(model: LlamaForCausalLM) -> dict[str, Structure]:
-    """Heads and neurons of the layers that the released code prunes, at least of one layer."""
-    layers = model.config.num_hidden_layers
-    prunable = range(int(0.1 * layers), max(1, layers - 1))
-    return {
-        name: structure
-        for name, structure in structures_of(model).items()
-        if structure.kind in ("heads", "neurons") and structure.layer in prunable
+    sizes = {
+        "hidden_size": hidden,
+        "intermediate_size": neurons,
+        "num_hidden_layers": layers,
+        "vocab_size": vocabulary,
+        "num_attention_heads": hidden // HEAD_DIM,
+        "num_key_value_heads": hidden // HEAD_DIM,
+        "max_position_embeddings": options.length,
     }
+    config = make_config("llama-7b", sizes)
+    model = random_model(config, dtype=options.dtype, device=options.device)
+    return make_step(
+        model,
+        micro_batches=options.accumulate,
+        length=options.length,
+        seed=0,
+        criterion=criterion,
+    )
 
 
 def _now(device: str) -> float:

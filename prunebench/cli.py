@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prunebench import __version__
 from prunebench.errors import PrunebenchError
+
+CLAIMS = Path("config") / "h100.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="list methods and baselines")
     command.set_defaults(run=_list)
 
+    command = commands.add_parser("claims", help="measure published efficiency claims on one GPU")
+    command.add_argument("--out", required=True, type=Path, help="folder; goes on where it was")
+    command.add_argument("--config", type=Path, default=CLAIMS, help="default: %(default)s")
+    command.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if there is one")
+    command.set_defaults(run=_claims)
+
     _add_jobs(commands)
     return parser
 
@@ -79,10 +88,14 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
     command.set_defaults(run=_world)
 
-    command = commands.add_parser("pretrain", help="job: train the demo's model")
-    command.add_argument("--world", required=True, type=Path)
+    command = commands.add_parser("pretrain", help="train a model: the demo's, or from text files")
+    origin = command.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--world", type=Path, help="the demo's world: its model, on the CPU")
+    origin.add_argument("--recipe", type=Path, help="config/pretrain.yaml, or another recipe")
     command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
-    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--threads", type=int, help="default: 2 with --world, else all cores")
+    command.add_argument("--minutes", type=float, help="recipe: another budget")
+    command.add_argument("--device", choices=["cpu", "cuda"], help="recipe: default a GPU if any")
     command.set_defaults(run=_pretrain)
 
     command = commands.add_parser("leak", help="job: look for evaluation text in training text")
@@ -117,14 +130,39 @@ def _world(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     start_s = time.perf_counter()
-    from prunebench.demo import pretrain
     from prunebench.devices import thread_limits
     from prunebench.record import write_json
 
-    os.environ.update(thread_limits(options.threads))
-    report = pretrain(options.world, options.out, threads=options.threads)
+    threads = options.threads or (2 if options.world else os.cpu_count() or 1)
+    os.environ.update(thread_limits(threads))
+    if options.world:
+        from prunebench.demo import pretrain
+
+        report = pretrain(options.world, options.out, threads=threads)
+    else:
+        report = _pretrain_on_text(options)
     timing = {"job_s": time.perf_counter() - start_s, "model_s": report["seconds"]}
     write_json(options.out.with_suffix(".json"), {**report, "timing": timing})
+
+
+def _pretrain_on_text(options: argparse.Namespace) -> dict[str, Any]:
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    import torch
+
+    from prunebench.pretraining import load, pretrain
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return pretrain(load(options.recipe, minutes=options.minutes), options.out, device=device)
+
+
+def _claims(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    import torch
+
+    from prunebench.claims import run
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    print(run(options.config, options.out, device=device).read_text(encoding="utf-8"))
 
 
 def _leaderboard(options: argparse.Namespace) -> None:

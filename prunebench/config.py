@@ -75,11 +75,14 @@ class Campaign:
     resources: Mapping[str, Any] = field(default_factory=dict)
     reference: str | None = None
     plugin_folders: tuple[str, ...] = ()
+    steps: Mapping[str, Any] | None = None
+    claims: tuple[Mapping[str, Any], ...] = ()
+    folder: Path | None = None
 
     @property
     def out(self) -> Path:
-        """Where results go."""
-        return Path("results") / self.name
+        """Where results go: results/<name>, or `folder`."""
+        return self.folder or Path("results") / self.name
 
     @property
     def cells(self) -> list[Cell]:
@@ -88,7 +91,7 @@ class Campaign:
             Cell(model, row.label, sparsity, seed)
             for model in self.models
             for row in sorted(self.rows.values(), key=lambda r: not self._reference(r))
-            for sparsity in ((0.0,) if self._reference(row) else self.sparsities)
+            for sparsity in ((0.0,) if self._reference(row) else row.sparsities or self.sparsities)
             for seed in self._seeds(row)
         ]
 
@@ -147,6 +150,8 @@ def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
         resources={**RESOURCE_DEFAULTS, **raw.get("resources", {})},
         reference=raw.get("reference"),
         plugin_folders=tuple(raw.get("plugins", ())),
+        steps=raw.get("steps"),
+        claims=tuple(raw.get("claims", ())),
     )
     _check_names(campaign)
     if check_files:

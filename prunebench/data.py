@@ -90,7 +90,7 @@ class Source:
         if self.kind == "hub":
             return _hub_rows(corpus, split)
         if self.kind == "random":
-            return _random_texts(f"{corpus}/{split}")
+            return _random_texts(f"{corpus}/{split}", texts=64, length=4096)
         path = self.corpus_file(corpus, split)
         rows = cut_rows(read_text(path), CORPORA[corpus].rows)
         if not any(row.strip() for row in rows):
@@ -120,7 +120,7 @@ class Source:
         if self.kind == "random":
             return [
                 {"instruction": "Go on.", "input": "", "output": text}
-                for text in _random_texts(name)
+                for text in _random_texts(name, texts=512, length=512)
             ]
         path = self.instructions_file(name)
         return [_instruction(raw, f"{path}:{line}") for line, raw in json_lines(path)]
@@ -196,8 +196,11 @@ def text_digest(rows: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _random_texts(name: str, *, texts: int = 1000, length: int = 4096) -> list[str]:
-    """Random letters and blanks, the same at every call; `length` characters, so as many bytes."""
+def _random_texts(name: str, *, texts: int, length: int) -> list[str]:
+    """Random letters and blanks, the same at every call; `length` characters, so as many bytes.
+
+    No more than is needed, for letters without sense are slow to tokenize.
+    """
     draw = random.Random(name)
     return ["".join(draw.choices(string.ascii_lowercase + "  ", k=length)) for _ in range(texts)]
 

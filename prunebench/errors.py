@@ -17,3 +17,24 @@ class Unsupported(PrunebenchError):
 
 class Failure(PrunebenchError):
     """The work was tried and failed; the cell becomes a `failed` row with this reason."""
+
+
+def describe_error(error: BaseException) -> str:
+    """One line for the table: an out of memory by that name, with the peak that was reached.
+
+    Any other error is its type and message; the suite's own ones are their message.
+    """
+    import torch
+
+    text = " ".join(str(error).split())
+    if isinstance(error, PrunebenchError):
+        return text
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in text for w in FULL):
+        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        reached = f" (peak {peak:.0f} MiB)" if peak else ""
+        return f"out of memory{reached}: {text[:200]}"
+    return f"{type(error).__name__}: {text[:500]}"
+
+
+FULL = ("can't allocate memory", "not enough memory", "out of memory")
+"""What an allocator says that has a plain RuntimeError for it."""

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from prunebench.errors import Invalid
+from prunebench.schema import validator_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("baselines", "methods")
@@ -65,12 +66,23 @@ class Plugin:
 
         The folder becomes a package, so that a method may have several files.
         """
+        return self._function("method", "prune", "(model, ctx)")
+
+    def load_step(self) -> Callable[..., Any]:
+        """Import `step.py`, which not every plugin has, and return its `make_step(model, ...)`.
+
+        It makes what `profiling.steps` measures.
+        """
+        return self._function("step", "make_step", "(model, *, micro_batches, length, seed)")
+
+    def _function(self, file: str, name: str, arguments: str) -> Callable[..., Any]:
+        path = self.folder / f"{file}.py"
         package = f"prunebench_plugin_{self.name}"
         _import(package, self.folder / "__init__.py", [str(self.folder)])
-        module = _import(f"{package}.method", self.folder / "method.py", None)
-        if not callable(getattr(module, "prune", None)):
-            raise Invalid(f"{self.folder / 'method.py'}: expected a function prune(model, ctx)")
-        return module.prune
+        module = _import(f"{package}.{file}", path, None)
+        if not callable(getattr(module, name, None)):
+            raise Invalid(f"{path}: expected a function {name}{arguments}")
+        return getattr(module, name)
 
 
 def discover(extra: tuple[str, ...] = ()) -> dict[str, Plugin]:
@@ -121,13 +133,13 @@ def read_yaml(path: Path) -> Any:
 
 def check_schema(value: Any, schema: Mapping[str, Any], *, where: str) -> None:
     """Validate against a JSON schema. Raises Invalid with the first problem, naming its key."""
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = validator_of(schema)
     errors = sorted(validator.iter_errors(value), key=lambda e: [str(p) for p in e.absolute_path])
     if not errors:
         return
-    error = jsonschema.exceptions.best_match(errors)
+    from jsonschema.exceptions import best_match
+
+    error = best_match(errors)
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
     raise Invalid(f"{where}: {key.lstrip('.') or 'top level'}: {_explain(error)}")
 

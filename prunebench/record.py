@@ -22,6 +22,7 @@ from typing import Any
 
 import prunebench
 from prunebench.errors import Invalid
+from prunebench.schema import validator_of
 
 SCHEMA_VERSION = 1
 PACKAGES = tuple(
@@ -214,13 +215,12 @@ def _plain(value: Any, where: str, key: str = "") -> Any:
 
 @functools.cache
 def _validator() -> Any:
-    import jsonschema
     import yaml
 
     file = Path(__file__).parent / "schemas" / "record.schema.yaml"
     schema = yaml.safe_load(file.read_text(encoding="utf-8"))
     definitions = {f"#/$defs/{name}": entry for name, entry in schema.pop("$defs").items()}
-    return jsonschema.Draft202012Validator(_inlined(schema, definitions))
+    return validator_of(_inlined(schema, definitions))
 
 
 def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:

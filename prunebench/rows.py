@@ -15,6 +15,7 @@ class Row:
     """One row of the table: a method with its parameters, with or without recovery.
 
     `pruned_as` names the folder of the pruning job; rows that differ only in recovery share it.
+    `sparsities` are the row's own; None: the campaign's.
     """
 
     label: str
@@ -23,6 +24,7 @@ class Row:
     params: Mapping[str, Any]
     recovery: bool
     multiple_of: Mapping[str, int]
+    sparsities: tuple[float, ...] | None = None
 
 
 def build_rows(
@@ -70,8 +72,19 @@ def _variants(
     label = entry.get("label", name)
     params = plugin.params(entry.get("params", {}), where=f"{where}.params")
     multiple_of = entry.get("multiple_of", raw.get("multiple_of", {}))
+    sparsities = tuple(sorted(entry["sparsities"])) if "sparsities" in entry else None
+    if sparsities and plugin.reference:
+        raise Invalid(f"{where}.sparsities: {name} prunes nothing, it has none")
     stages = {"none": [False], "after": [True], "both": [False, True]}[wish]
     return [
-        Row(f"{label}+lora" if tuned else label, label, name, params, tuned, multiple_of)
+        Row(
+            label=f"{label}+lora" if tuned else label,
+            pruned_as=label,
+            method=name,
+            params=params,
+            recovery=tuned,
+            multiple_of=multiple_of,
+            sparsities=sparsities,
+        )
         for tuned in stages
     ]

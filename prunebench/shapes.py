@@ -7,6 +7,7 @@ shape of a published model without its checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,7 +108,8 @@ def random_model(
     cuda = [device.index or torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda), device:
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        # A model owns its configuration, which changes when the model is cut.
+        model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=getattr(torch, dtype))
     return model.eval()
 
 

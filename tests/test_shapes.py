@@ -13,7 +13,7 @@ from prunebench.calibration import calibration_tokens
 from prunebench.config import build
 from prunebench.data import Source
 from prunebench.errors import Invalid
-from prunebench.jobs import evaluate, prune, recover
+from prunebench.jobs import evaluate, leak, prune, recover
 
 SMALL = {
     "vocab_size": 300,
@@ -94,6 +94,11 @@ CAMPAIGN = {
 def test_a_campaign_may_name_a_random_model():
     model = build(CAMPAIGN, file="toy.yaml").models["small"]
     assert (model.kind, model.source, model.overrides) == ("random", "llama-7b", SMALL)
+
+
+def test_random_text_leaks_into_nothing():
+    campaign = build({**CAMPAIGN, "calibration": {"corpus": "wikitext2"}}, file="toy.yaml")
+    assert leak.check(campaign) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import random
 import time
 from collections.abc import Iterator
@@ -133,43 +132,32 @@ def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) 
 
 
 def _loop(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], recipe: Recipe) -> list[float]:
-    """AdamW with warm-up and cosine decay; returns the loss of every step (nats per token)."""
-    import torch
+    """A fixed number of steps; returns the loss of every step (nats per token)."""
+    from prunebench.pretraining.loop import fit, make_optimizer
 
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    gains = [p for p in model.parameters() if p.dim() == 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": gains, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups, lr=recipe.peak_rate, betas=(0.9, 0.95), eps=recipe.epsilon, fused=True
-    )
+    optimizer = make_optimizer(model, weight_decay=recipe.weight_decay, epsilon=recipe.epsilon)
     losses: list[float] = []
-    model.train()
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(step, recipe)
-        windows = next(batches)  # [batch, length + 1]
-        logits = model(input_ids=windows[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+
+    def after_step(step: int, loss: torch.Tensor) -> None:
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             log.info("step %d of %d: loss %.3f", step + 1, recipe.steps, losses[-1])
+
+    def rate_at(step: int) -> float | None:
+        return _rate(step, recipe) if step < recipe.steps else None
+
+    fit(model, optimizer, batches, rate_at, clip_norm=recipe.clip_norm, after_step=after_step)
     return losses
 
 
 def _rate(step: int, recipe: Recipe) -> float:
     """Learning rate: linear warm-up, then half a cosine down to the final rate."""
+    from prunebench.pretraining.loop import cosine
+
     if step < recipe.warmup_steps:
         return recipe.peak_rate * (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    height = 0.5 * (1 + math.cos(math.pi * done))
-    return recipe.final_rate + height * (recipe.peak_rate - recipe.final_rate)
+    return cosine(done, peak=recipe.peak_rate, final=recipe.final_rate)
 
 
 def _batches(

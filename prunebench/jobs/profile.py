@@ -21,35 +21,43 @@ def profile(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     """Run a profiling job: `inputs` are the descriptions of the models to compare with dense."""
     entry, settings = spec["model"], spec["profile"]
     stages = {str(path): path for path in arguments.inputs}
-    available, missing = {}, {}
+    original, missing = {}, {}
     for name, path in stages.items():
         try:
-            available[name] = work.stage_folder(path)
+            original[name] = work.is_original(path)
         except work.Unavailable as error:
             missing[name] = {"status": error.status, "reason": str(error)}
-    pruned = {name: folder for name, folder in available.items() if folder is not None}
     sources: dict[str, Any] = {DENSE: lambda: work.load_original(entry, arguments.device)[0]}
-    for name in pruned:
+    for name in (name for name, unchanged in original.items() if not unchanged):
         sources[name] = lambda path=stages[name]: work.load_stage(path, entry, arguments.device)[0]
-    original = locate(entry["kind"], entry["source"])
-    folders: dict[str, Path] = {**pruned, **({DENSE: original} if original.is_dir() else {})}
     start_s = time.perf_counter()
     measured = measure(
         sources,
         [Point.of(**point) for point in settings["points"]],
         device=arguments.device,
-        paths=folders,
+        paths=_folders(entry, {name: stages[name] for name in sources if name != DENSE}),
         baseline=DENSE,
         repeats=settings.get("repeats", 20),
+        warmup=settings.get("warmup", 3),
         macs_length=settings.get("macs_length", 64),
+        compile=settings.get("compile", False),
+        cuda_graphs=settings.get("cuda_graphs", False),
     )
     dense = measured.pop(DENSE)
-    unchanged = {name: dense for name, folder in available.items() if folder is None}
+    unchanged = {name: dense for name, same in original.items() if same}
     return {
         "models": {**measured, **unchanged, **missing},
         "timing": {"model_s": time.perf_counter() - start_s},
         "provenance": provenance(),
     }
+
+
+def _folders(entry: Mapping[str, Any], stages: Mapping[str, Path]) -> dict[str, Path]:
+    """Where models lie on disk; what has no folder (random weights, the hub) is left out."""
+    saved = {name: work.stage_folder(path) for name, path in stages.items()}
+    if entry["kind"] in ("local", "demo"):
+        saved[DENSE] = locate(entry["kind"], entry["source"])
+    return {name: folder for name, folder in saved.items() if folder is not None}
 
 
 if __name__ == "__main__":

@@ -19,13 +19,15 @@ from prunebench.cost import meter
 from prunebench.errors import Failure, Invalid
 from prunebench.jobs import work
 from prunebench.plugins import Plugin, discover
-from prunebench.record import provenance
+from prunebench.record import provenance, write_text
 from prunebench.selection import TOLERANCE, Budget
 from prunebench.structure import Decision
 from prunebench.surgery import count_decoder_parameters, count_parameters, cut
 
 VERIFY_TOKENS = (2, 32)
 USED_CALIBRATION = "used calibration"
+DECISION = "decision.json"
+NOT_SAVED = "random weights are made again when they are needed"
 
 
 def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -47,21 +49,14 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
             f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
         )
     changed = bool(decision.keep) or plugin.tunes_itself
-    folder = cell / "model"
-    loader = "transformers"
-    if changed:
-        text = decision.to_json()
-        loader = models.save(model, tokenizer, folder, uniform=uniform, decision=text)
+    exported = export(spec["model"], model, tokenizer, decision, cell, changed, uniform)
     shutil.rmtree(workdir)
+    folder = cell / exported["path"] if exported["path"] else None
     return {
-        "model": model_facts(spec["model"], model, dense[0], folder if changed else None),
+        "model": model_facts(spec["model"], model, dense[0], folder),
         "sparsity": sparsity_facts(spec["sparsity"], decision, model, dense),
         "verify": verification.to_dict(),
-        "export": {
-            "status": "ok",
-            "loadable_by": loader,
-            "path": "model" if changed else None,
-        },
+        "export": exported,
         "cost": cost.report(),
         "method_notes": {k: v for k, v in context.notes.items() if k != USED_CALIBRATION},
         "used_calibration": USED_CALIBRATION in context.notes,
@@ -124,6 +119,31 @@ def decide(plugin: Plugin, model: Any, context: Context) -> Decision:
     if broken:
         raise Failure(f"{plugin.name}: left weights that are not finite in {broken[0]}")
     return decision
+
+
+def export(
+    entry: Mapping[str, Any],
+    model: Any,
+    tokenizer: Any,
+    decision: Decision,
+    cell: Path,
+    changed: bool,
+    uniform: bool,
+) -> dict[str, Any]:
+    """Save the pruned model, if it changed, and describe what was saved: the record's `export`.
+
+    Of random weights only the decision is kept, for the rest can be made again.
+    """
+    if entry["kind"] == "random":
+        if decision.keep:
+            write_text(cell / DECISION, decision.to_json())
+        kept = DECISION if decision.keep else None
+        return {"status": "skipped", "reason": NOT_SAVED, "path": None, "decision": kept}
+    loader = "transformers"
+    if changed:
+        text = decision.to_json()
+        loader = models.save(model, tokenizer, cell / "model", uniform=uniform, decision=text)
+    return {"status": "ok", "loadable_by": loader, "path": "model" if changed else None}
 
 
 def verify_tokens(model: Any, seed: int) -> torch.Tensor:

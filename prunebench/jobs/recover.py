@@ -31,12 +31,15 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
         )
         cost.forward(report["tuning_tokens"])
         cost.backward(report["tuning_tokens"])
-    uniform = pruned["export"]["loadable_by"] == "transformers"
-    loader = models.save(model, tokenizer, cell / "model", uniform=uniform)
-    digest = models.weights_digest(cell / "model")
+    exported, digest = pruned["export"], None
+    if spec["model"]["kind"] != "random":
+        uniform = exported["loadable_by"] == "transformers"
+        loader = models.save(model, tokenizer, cell / "model", uniform=uniform)
+        exported = {**exported, "loadable_by": loader, "path": "model"}
+        digest = models.weights_digest(cell / "model")
     return {
         "model": {**pruned["model"], "weights_sha256": digest},
-        "export": {**pruned["export"], "loadable_by": loader, "path": "model"},
+        "export": exported,
         "cost": cost.report(),
         "tuning": report,
         "timing": {"model_s": cost.report()["wall_s"]},

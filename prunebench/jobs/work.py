@@ -17,7 +17,7 @@ import psutil
 
 from prunebench.config import DEMO_ROOT, locate
 from prunebench.data import Source, open_source
-from prunebench.errors import PrunebenchError, Unsupported
+from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.record import write_json
 
 if TYPE_CHECKING:
@@ -64,18 +64,6 @@ def attempt(work: Work, spec: Mapping[str, Any], arguments: argparse.Namespace) 
         return {"status": "failed", "reason": describe_error(error)}
 
 
-def describe_error(error: BaseException) -> str:
-    """One line for the table: an out of memory by that name, else the error's type and message."""
-    import torch
-
-    text = " ".join(str(error).split())
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
-        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
-        reached = f" (peak {peak:.0f} MiB)" if peak else ""
-        return f"out of memory{reached}: {text[:200]}"
-    return f"{type(error).__name__}: {text[:500]}"
-
-
 def read_stage(path: Path) -> dict[str, Any]:
     """The result of an earlier job. Raises Unavailable when it did not end well."""
     result = json.loads(path.read_text(encoding="utf-8"))
@@ -115,19 +103,35 @@ def _make_random(
 def load_stage(
     path: Path, model: Mapping[str, Any], device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model that an earlier job describes: its saved folder, or the original."""
+    """Load the model that an earlier job describes: its saved folder, or the original.
+
+    Random weights are never saved: they are made anew and cut as the earlier job decided.
+    """
     from prunebench.models import load
 
-    folder = stage_folder(path)
-    if folder is None:
-        return load_original(model, device)
-    return load(folder, dtype=resolve_dtype(model["dtype"], device), device=device)
+    export, folder = read_stage(path)["export"], stage_folder(path)
+    if folder is not None:
+        return load(folder, dtype=resolve_dtype(model["dtype"], device), device=device)
+    original, tokenizer = load_original(model, device)
+    if export.get("decision"):
+        from prunebench.structure import Decision
+        from prunebench.surgery import slice_model
+
+        file = path.parent / export["decision"]
+        slice_model(original, Decision.from_json(file.read_text(encoding="utf-8"), where=file))
+    return original, tokenizer
 
 
 def stage_folder(path: Path) -> Path | None:
-    """Folder of the saved model of an earlier job; None if that left the original as it was."""
+    """Folder of the saved model of an earlier job; None if it saved none."""
     saved = read_stage(path)["export"]["path"]
     return None if saved is None else path.parent / saved
+
+
+def is_original(path: Path) -> bool:
+    """Whether an earlier job left the model as it was."""
+    export = read_stage(path)["export"]
+    return export["path"] is None and not export.get("decision")
 
 
 def resolve_dtype(dtype: str, device: str) -> str:

@@ -30,12 +30,17 @@ KINDS: dict[str, Kind] = {
     "task": Kind("fraction", "higher", ranked=True),
     "parameters": Kind("count"),
     "macs": Kind("count"),
+    "aligned_to": Kind("count"),
     "weights_mib": Kind("MiB"),
     "disk_mib": Kind("MiB"),
     "prefill_ms": Kind("ms", "lower", ranked=True),
     "prefill_speedup": Kind("ratio", "higher", ranked=True),
+    "prefill_limit": Kind("ratio"),
+    "prefill_share": Kind("fraction", "higher"),
     "decode_ms_per_token": Kind("ms", "lower", ranked=True),
     "decode_speedup": Kind("ratio", "higher", ranked=True),
+    "decode_limit": Kind("ratio"),
+    "decode_share": Kind("fraction", "higher"),
     "peak_allocated_mib": Kind("MiB", "lower", ranked=True),
     "kv_cache_mib": Kind("MiB", "lower"),
 } | {
@@ -46,6 +51,7 @@ KINDS: dict[str, Kind] = {
         ("forward_tokens", "count"),
         ("backward_tokens", "count"),
         ("peak_device_mib", "MiB"),
+        ("peak_device_reserved_mib", "MiB"),
         ("peak_host_mib", "MiB"),
         ("energy_j", "J"),
     )
@@ -192,7 +198,7 @@ def _size(record: Mapping[str, Any]) -> Iterator[Measurement]:
     if profile.get("macs") is not None:
         length = _details(length=profile.get("macs_length"))
         yield Measurement(Quantity("macs", "", length), profile["macs"])
-    for kind in ("weights_mib", "disk_mib"):
+    for kind in ("aligned_to", "weights_mib", "disk_mib"):
         if profile.get(kind) is not None:
             yield Measurement(Quantity(kind, ""), profile[kind])
 
@@ -216,6 +222,10 @@ def _speed(record: Mapping[str, Any]) -> Iterator[Measurement]:
             if not is_missing(ratio) and ratio.get("ratio") is not None:
                 ends = {"low": ratio.get("low"), "high": ratio.get("high")}
                 yield Measurement(quantity(kind), ratio["ratio"], **ends)
+                phase = kind.removesuffix("_speedup")
+                for key, name in (("limit", "limit"), ("share_of_limit", "share")):
+                    if ratio.get(key) is not None:
+                        yield Measurement(quantity(f"{phase}_{name}"), ratio[key])
         for kind in ("peak_allocated_mib", "kv_cache_mib"):
             if point.get(kind) is not None:
                 yield Measurement(quantity(kind), point[kind])

@@ -19,9 +19,10 @@ from prunebench.leaderboard.tables import Cell, Line, Section, Table, draw, make
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZES = ("parameters", "macs", "weights_mib")
+SIZES = ("parameters", "macs", "aligned_to", "weights_mib")
 SPEEDS = (
-    *("prefill_ms", "prefill_speedup", "decode_ms_per_token", "decode_speedup"),
+    *("prefill_ms", "prefill_speedup", "prefill_limit", "prefill_share"),
+    *("decode_ms_per_token", "decode_speedup", "decode_limit", "decode_share"),
     "peak_allocated_mib",
 )
 MANY = 4  # more perplexity columns than this are drawn as one table per window length

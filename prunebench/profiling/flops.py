@@ -30,9 +30,15 @@ def macs(model: nn.Module, length: int) -> int:
 
 
 def count_macs(run: Callable[[], Any]) -> int:
-    """MACs of all that `run` computes."""
+    """MACs of all that `run` computes, without gradients."""
+    with torch.inference_mode():
+        return counted(run)
+
+
+def counted(run: Callable[[], Any]) -> int:
+    """MACs of all that `run` computes, backward passes included."""
     counter = FlopCounterMode(display=False, custom_mapping=_fused_attention())
-    with torch.inference_mode(), counter:
+    with counter:
         run()
     return counter.get_total_flops() // 2
 

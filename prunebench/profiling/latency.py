@@ -13,17 +13,23 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from prunebench.profiling.graphs import FixedDecoder
+
 T = TypeVar("T")
 
 
-def prefill(model: Callable[..., Any], prompt: Tensor) -> Any:
-    """Read `prompt` [batch, length]; the output holds last-position logits and the cache."""
-    return model(input_ids=prompt, use_cache=True, **_last_logits_only(model))
+def prefill(model: Callable[..., Any], prompt: Tensor, **cache: Any) -> Any:
+    """Read `prompt` [batch, length]; the output holds last-position logits and the cache.
+
+    A cache to be filled may be given as `past_key_values`.
+    """
+    return model(input_ids=prompt, use_cache=True, **cache, **_last_logits_only(model))
 
 
 def decode(model: Callable[..., Any], cache: Any, tokens: Tensor) -> Any:
@@ -55,15 +61,25 @@ def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
 
 
 def time_round(
-    model: Callable[..., Any], prompt: Tensor, tokens: Tensor
+    model: Callable[..., Any],
+    prompt: Tensor,
+    tokens: Tensor,
+    decoder: FixedDecoder | None = None,
 ) -> tuple[float, float | None]:
-    """One round of one model: prefill in ms, decode in ms per token (None without new tokens)."""
+    """One round of one model: prefill in ms, decode in ms per token (None without new tokens).
+
+    decoder  decodes with its own cache of the same prompt; None: `decode` with the one just filled
+    """
     output, prefill_ms = timed(lambda: prefill(model, prompt), prompt.device)
     if tokens.shape[1] == 0:
         return prefill_ms, None
     cache = output.past_key_values
     del output  # its logits are none of decode's business
-    _, decode_ms = timed(lambda: decode(model, cache, tokens), prompt.device)
+    if decoder is None:
+        _, decode_ms = timed(lambda: decode(model, cache, tokens), prompt.device)
+    else:
+        decoder.rewind()
+        _, decode_ms = timed(lambda: decoder.run(tokens), prompt.device)
     return prefill_ms, decode_ms / tokens.shape[1]
 
 

@@ -45,12 +45,15 @@ def new_probe(model: nn.Module) -> Probe:
     return Probe(held_bytes=resident_bytes(model))
 
 
-def probe(model: nn.Module, prompt: Tensor, tokens: Tensor, into: Probe) -> None:
+def probe(
+    model: nn.Module, prompt: Tensor, tokens: Tensor, into: Probe, *, whole_cache: bool = False
+) -> None:
     """Fill `into`; after an error it holds the peaks that were reached.
 
     Args:
         prompt: token ids [batch, prompt].
         tokens: token ids [batch, new], fed one by one after the prompt.
+        whole_cache: every decoding step reads a cache of the full length, not one that grows.
     """
     new = tokens.shape[1]
     with torch.inference_mode():
@@ -61,7 +64,7 @@ def probe(model: nn.Module, prompt: Tensor, tokens: Tensor, into: Probe) -> None
     into.kv_cache_bytes = full
     if new:
         # The cache grows evenly from the first step to the last, which reads all of it.
-        first = filled + (full - filled) / new
+        first = full if whole_cache else filled + (full - filled) / new
         into.decode_bytes = decode_weight_bytes(model) + (first + full) / 2
 
 

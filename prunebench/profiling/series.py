@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench.errors import Invalid
+from prunebench.errors import Invalid, describe_error
 from prunebench.profiling.device import describe, is_shared
 from prunebench.profiling.figures import figures
 from prunebench.profiling.flops import macs
 from prunebench.profiling.points import Point
 from prunebench.profiling.sizes import positions, size
-from prunebench.profiling.turns import Options, measure_point, reason
+from prunebench.profiling.turns import Options, measure_point
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def measure(
     seed: int = 0,
     confidence: float = 0.95,
     compile: bool | str = False,
+    cuda_graphs: bool = False,
     macs_length: int = 64,
 ) -> dict[str, dict[str, Any]]:
     """Measure all models at all points; per model the `profile` part of a record.
@@ -58,6 +59,8 @@ def measure(
             with the baseline loaded anew. None: all at once.
         seed: draws the token ids and the order of the models in each round.
         compile: time the models under torch.compile, True for its default backend.
+        cuda_graphs: decode by replaying one captured step (see `graphs`); on a CPU the same step
+            runs uncaptured.
         macs_length: tokens at which `macs` are counted, or the model's positions if fewer.
 
     Raises:
@@ -72,7 +75,9 @@ def measure(
     share_s = budget_s / max(1, len(groups) * len(points)) if budget_s is not None else None
     backend = compile if isinstance(compile, str) else ("inductor" if compile else None)
     device = torch.device(device)
-    options = Options(device, baseline, repeats, warmup, share_s, seed, confidence, backend)
+    options = Options(
+        device, baseline, repeats, warmup, share_s, seed, confidence, backend, cuda_graphs
+    )
     profiles: dict[str, dict[str, Any]] = {}
     for group in groups:
         sources = {name: models[name] for name in group}
@@ -111,7 +116,7 @@ def _measure_group(
             loaded[name] = model
         except Exception as error:
             logger.exception("%s cannot be measured", name)
-            profiles[name] = {"status": "failed", "reason": reason(error)}
+            profiles[name] = {"status": "failed", "reason": describe_error(error)}
     for point in points:
         runs = measure_point(loaded, point, options)
         base = runs.get(options.baseline)
@@ -132,6 +137,8 @@ def _say_where(profile: dict[str, Any], shared: bool | None, options: Options) -
     if shared is None:
         profile["missing"]["shared_device"] = UNKNOWN_SHARING
     profile |= {"baseline": options.baseline, "compile": options.backend}
+    captured = "CUDA graph" if options.device.type == "cuda" else "fixed cache"
+    profile["decode"] = captured if options.cuda_graphs else "growing cache"
 
 
 def _whole(model: nn.Module, macs_length: int, path: Path | None) -> dict[str, Any]:

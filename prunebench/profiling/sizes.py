@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import chain
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def size(model: nn.Module, path: Path | str | None = None) -> dict[str, Any]:
     A tied weight is one parameter and counts once. `decoder_parameters` are those of the decoder
     blocks, `embedding_parameters` those of the input and the output embedding; norms and position
     tables outside the blocks are in `parameters` only. `weight_bytes` leaves buffers out.
+    `aligned_to` divides every width of the decoder blocks' matrices: kernels like powers of two.
 
     Args:
         path: the folder in which the model lies; without it `disk_*` are None.
@@ -33,6 +35,7 @@ def size(model: nn.Module, path: Path | str | None = None) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "decoder_parameters": sum(p.numel() for p in decoder_blocks(model).parameters()),
         "embedding_parameters": sum(p.numel() for p in _embeddings(model)),
+        "aligned_to": _alignment(model),
         "dtype": str(bytes_of.most_common(1)[0][0]).removeprefix("torch."),
         "weight_bytes": weight_bytes,
         "weights_mib": weight_bytes / MIB,
@@ -82,6 +85,12 @@ def tensor_bytes(tensor: Any) -> int:
 def folder_bytes(path: Path) -> int:
     """Bytes of all files under a folder."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _alignment(model: nn.Module) -> int:
+    """Greatest common divisor of the widths of all matrices in the decoder blocks."""
+    matrices = (p for p in decoder_blocks(model).parameters() if p.dim() == 2)
+    return gcd(*chain.from_iterable(matrix.shape for matrix in matrices))
 
 
 def _embeddings(model: nn.Module) -> list[nn.Parameter]:

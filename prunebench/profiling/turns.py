@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunebench.errors import PrunebenchError
+from prunebench.errors import Unsupported, describe_error
+from prunebench.profiling.graphs import FixedDecoder
 from prunebench.profiling.latency import no_collection, rounds, time_round
 from prunebench.profiling.points import Point
 from prunebench.profiling.probe import Probe, new_probe, probe
@@ -22,7 +24,6 @@ from prunebench.profiling.sizes import positions
 logger = logging.getLogger(__name__)
 
 MOST_ROUNDS = 10  # times `repeats`: where a time budget stops being spent
-OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Options:
     seed: int
     confidence: float
     backend: str | None  # of torch.compile
+    cuda_graphs: bool = False
 
 
 @dataclass
@@ -68,39 +70,69 @@ def measure_point(
             runs[name].end("skipped", f"needs {point.length} positions, the model has {most}")
             continue
         with _ending(runs[name], name, point):
-            probe(model, prompt, tokens, runs[name].probe)
+            whole = options.cuda_graphs  # a cache of fixed size is always read whole
+            probe(model, prompt, tokens, runs[name].probe, whole_cache=whole)
     compiled = {name: _compiled(model, options) for name, model in models.items()}
-    _take_turns(compiled, runs, prompt, tokens, point, options)
+    with torch.inference_mode(), no_collection():
+        decoders = _decoders(models, compiled, runs, prompt, point, options)
+        rounds_of = {
+            name: partial(time_round, compiled[name], prompt, tokens, decoders.get(name))
+            for name in models
+        }
+        _take_turns(rounds_of, runs, point, options)
     return runs
 
 
-def _take_turns(
-    models: Mapping[str, Callable[..., Any]],
+def _decoders(
+    models: Mapping[str, nn.Module],
+    compiled: Mapping[str, Callable[..., Any]],
     runs: Mapping[str, Run],
     prompt: Tensor,
-    tokens: Tensor,
+    point: Point,
+    options: Options,
+) -> dict[str, FixedDecoder]:
+    """What decodes instead of the usual loop, for each model that is still in; mostly nothing."""
+    found: dict[str, FixedDecoder] = {}
+    if not options.cuda_graphs or not point.new:
+        return found
+    for name in (name for name, run in runs.items() if run.status == "ok"):
+        with _ending(runs[name], name, point):
+            config = models[name].config.get_text_config()
+            found[name] = FixedDecoder(compiled[name], config, prompt, point.new)
+    return found
+    for name in (name for name, run in runs.items() if run.status == "ok"):
+        with _ending(runs[name], name, point):
+            made = FixedDecoder(
+                compiled[name], models[name].config.get_text_config(), prompt, point.new
+            )
+            found[name] = made.run
+    return found
+
+
+def _take_turns(
+    rounds_of: Mapping[str, Callable[[], tuple[float, float | None]]],
+    runs: Mapping[str, Run],
     point: Point,
     options: Options,
 ) -> None:
     """Time the models that are still in, round by round, into their runs."""
     alive = [name for name, run in runs.items() if run.status == "ok"]
-    with torch.inference_mode(), no_collection():
-        for name in alive:
+    for name in alive:
+        with _ending(runs[name], name, point):
+            for _ in range(options.warmup):
+                rounds_of[name]()
+    start_s = time.monotonic()
+    for done, order in enumerate(rounds(alive, options.seed)):
+        if _is_enough(done, time.monotonic() - start_s, options):
+            return
+        for name in order:
+            if runs[name].status != "ok":
+                continue
             with _ending(runs[name], name, point):
-                for _ in range(options.warmup):
-                    time_round(models[name], prompt, tokens)
-        start_s = time.monotonic()
-        for done, order in enumerate(rounds(alive, options.seed)):
-            if _is_enough(done, time.monotonic() - start_s, options):
-                return
-            for name in order:
-                if runs[name].status != "ok":
-                    continue
-                with _ending(runs[name], name, point):
-                    prefill_ms, decode_ms = time_round(models[name], prompt, tokens)
-                    runs[name].prefill_ms.append(prefill_ms)
-                    if decode_ms is not None:
-                        runs[name].decode_ms.append(decode_ms)
+                prefill_ms, decode_ms = rounds_of[name]()
+                runs[name].prefill_ms.append(prefill_ms)
+                if decode_ms is not None:
+                    runs[name].decode_ms.append(decode_ms)
 
 
 def _is_enough(done: int, spent_s: float, options: Options) -> bool:
@@ -117,23 +149,12 @@ def _ending(run: Run, name: str, point: Point) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("%s fails at %s: %s", name, point.name, reason(error))
-        run.end("failed", reason(error))
-    if run.status == "failed":
+        logger.warning("%s fails at %s: %s", name, point.name, describe_error(error))
+        run.end("skipped" if isinstance(error, Unsupported) else "failed", describe_error(error))
+    if run.status != "ok":
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def reason(error: BaseException) -> str:
-    """One line that says why a measurement failed."""
-    text = str(error).strip().splitlines() or [""]
-    full = ("can't allocate memory", "not enough memory", "out of memory")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and any(words in text[0] for words in full):
-        return OUT_OF_MEMORY
-    return text[0] if isinstance(error, PrunebenchError) else f"{type(error).__name__}: {text[0]}"
 
 
 def _tokens(

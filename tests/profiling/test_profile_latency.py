@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from prunebench.profiling.graphs import FixedDecoder
 from prunebench.profiling.latency import decode, no_collection, prefill, rounds, time_round
 
 TOLERANCE = 1e-5  # fp32, logits of order 0.1
@@ -28,7 +29,8 @@ FAMILIES = {
 
 def ids_for(model, batch: int = 2, length: int = 12) -> torch.Tensor:
     draw = torch.Generator().manual_seed(1)
-    return torch.randint(61, (batch, length), generator=draw)  # [batch, length]
+    ids = torch.randint(61, (batch, length), generator=draw)  # [batch, length]
+    return ids if model is None else ids.to(model.device)
 
 
 @torch.inference_mode()
@@ -75,6 +77,36 @@ def test_decode_that_loses_its_cache_is_caught(tiny):
     model.forward = forgetful
     with pytest.raises(AssertionError):
         check_decode(model)
+
+
+@torch.inference_mode()
+def check_fixed(model, prompt: int = 7) -> None:
+    """A fixed decoder ends with the logits of one pass over all, the second time as well."""
+    ids = ids_for(model)
+    full = model(input_ids=ids).logits
+    fixed = FixedDecoder(model, model.config, ids[:, :prompt], ids.shape[1] - prompt)
+    for _ in range(2):
+        fixed.rewind()
+        fixed.run(ids[:, prompt:])
+        torch.testing.assert_close(fixed.logits[:, -1], full[:, -1], atol=TOLERANCE, rtol=0)
+
+
+def test_fixed_decoder_equals_full_forward(tiny, mixed):
+    check_fixed(tiny())
+    check_fixed(mixed)
+
+
+def test_fixed_decoder_that_does_not_rewind_is_caught(tiny, monkeypatch):
+    monkeypatch.setattr(FixedDecoder, "rewind", lambda self: None)
+    with pytest.raises((AssertionError, IndexError, RuntimeError)):
+        check_fixed(tiny())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_decoder_equals_full_forward(tiny, mixed):
+    check_fixed(tiny().cuda())
+    check_fixed(mixed.cuda())
 
 
 def test_prefill_makes_logits_of_the_last_position_only(tiny):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunebench.errors import Invalid
 from prunebench.profiling import Point, measure
@@ -83,7 +84,7 @@ def test_out_of_memory_fails_one_point_of_one_model(tiny, faults):
     models = {"dense": tiny(), "hungry": faults["exhaust"](tiny())}
     profiles = measure(models, [WIDE, SHORT], device="cpu", repeats=2)
     failed = point(profiles["hungry"], WIDE.name)
-    assert (failed["status"], failed["reason"]) == ("failed", "out of memory")
+    assert failed["status"] == "failed" and failed["reason"].startswith("out of memory: CUDA out")
     assert failed["peak_allocated_mib"] > 95, "the peak that was reached"
     assert failed["prefill_ms"] is None
     assert point(profiles["hungry"])["status"] == "ok"
@@ -97,7 +98,7 @@ def test_failed_baseline_leaves_times_but_no_ratio(tiny, faults):
     other = point(profiles["other"], WIDE.name)
     assert other["prefill_ms"]["n"] == 2
     assert other["prefill_speedup"] is None
-    assert other["missing"]["prefill_speedup"] == "dense: out of memory"
+    assert other["missing"]["prefill_speedup"].startswith("dense: out of memory")
     check_reasons(profiles)
 
 
@@ -180,6 +181,29 @@ def test_compiled_models_are_timed_under_the_backend_and_marked(tiny):
     assert point(profiles["dense"])["status"] == "ok", point(profiles["dense"])["reason"]
     assert profiles["dense"]["compile"] == "counting"
     assert compiled
+
+
+def test_decode_with_a_fixed_cache_is_timed_and_marked(tiny, mixed):
+    models = {"dense": tiny(), "pruned": mixed}
+    profiles = measure(models, [SHORT], device="cpu", repeats=6, cuda_graphs=True)
+    dense, pruned = (point(profiles[name]) for name in ("dense", "pruned"))
+    assert profiles["dense"]["decode"] == "fixed cache"
+    assert pruned["decode_ms_per_token"]["n"] == 6 and pruned["decode_speedup"]["limit"] > 1
+    read = profiles["dense"]["weight_bytes"] - 61 * 32 * 4  # all but the input embedding
+    assert dense["decode_read_mib"] == pytest.approx(read / 2**20 + dense["kv_cache_mib"])
+    check_reasons(profiles)
+
+
+def test_a_cache_that_slides_has_no_decode_graph():
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape |= {"vocab_size": 61, "intermediate_size": 48, "num_hidden_layers": 2}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("mistral", sliding_window=4, **shape)
+    )
+    profiles = measure({"dense": model}, [SHORT], device="cpu", repeats=1, cuda_graphs=True)
+    entry = point(profiles["dense"])
+    assert entry["status"] == "skipped" and "needs a full key-value cache" in entry["reason"]
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"warmup": -1}, {"resident": 1}])

@@ -40,6 +40,12 @@ def test_mixed_shapes_are_counted_as_they_are(tiny, mixed):
     assert size(tiny())["decoder_parameters"] - size(mixed)["decoder_parameters"] == removed
 
 
+def test_alignment_divides_every_width(tiny, mixed):
+    assert size(tiny())["aligned_to"] == 16  # heads 4 x 8, KV heads 2 x 8, hidden 32, neurons 48
+    assert size(mixed)["aligned_to"] == 4  # 20 neurons
+    assert size(tiny(intermediate_size=47))["aligned_to"] == 1
+
+
 def test_disk_bytes_are_those_of_the_folder(tiny, tmp_path):
     model = tiny()
     model.save_pretrained(tmp_path / "model")

@@ -1,0 +1,146 @@
+"""Run a claims campaign in one process, part by part; what is done is not done again.
+
+The parts are those of the workflow (prune, evaluate, profile) and single pruning steps. They share
+a process, because importing and starting a GPU would take longer than many of them; and they need
+no scheduler, no data sets and no evaluation harness. Each part is written as soon as it is there, a
+failed one with its reason, and the next runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import inspect
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from prunebench import plan
+from prunebench.claims.table import check_claims, step_path, write_table
+from prunebench.config import Campaign, build
+from prunebench.errors import Invalid
+from prunebench.jobs import evaluate, profile, prune, work
+from prunebench.plugins import read_yaml
+from prunebench.record import provenance, write_json, write_text
+from prunebench.results import write_record
+
+logger = logging.getLogger(__name__)
+
+Part = tuple[Path, Callable[[], dict[str, Any]]]
+
+
+def run(file: Path, out: Path, *, device: str) -> Path:
+    """Measure whatever `file` asks for, into `out`; returns the path of the claims' table.
+
+    Parts that an earlier run has finished are kept; failed ones are tried again. Raises Invalid
+    when the file is wrong or `out` belongs to another one.
+    """
+    raw = read_yaml(file)
+    campaign = replace(build(raw, file=str(file)), folder=out)
+    check_claims(campaign)
+    _own(out, raw)
+    for path, make in parts(campaign, device):
+        if _is_done(path):
+            logger.info("%s: kept", path.relative_to(out))
+            continue
+        start_s = time.perf_counter()
+        result = make()
+        timing = {**result.pop("timing", {}), "job_s": time.perf_counter() - start_s}
+        write_json(path, {**result, "timing": timing})
+        _clean_up(device)
+        outcome = result["reason"] or result["status"]
+        logger.info("%s: %s, %.1f s", path.relative_to(out), outcome, timing["job_s"])
+        report(campaign)
+    return report(campaign)
+
+
+def report(campaign: Campaign) -> Path:
+    """Write the records of the cells that have run and the table of claims, as far as it goes."""
+    for cell in campaign.cells:
+        if (campaign.out / "cells" / cell.path / "evaluate.json").is_file():
+            write_record(campaign, cell)
+    return write_table(campaign)
+
+
+def parts(campaign: Campaign, device: str) -> Iterator[Part]:
+    """Every file to be written and what makes it, what others need first."""
+    for entry in (campaign.steps or {}).get("rows", ()):
+        path = step_path(campaign, entry["label"])
+        yield path, lambda e=entry, p=path: _attempt(_step(campaign, e), {}, p, device)
+    cells = campaign.out / "cells"
+    for cell in campaign.cells:
+        spec, path = plan.prune_spec(campaign, cell), cells / cell.path / "prune.json"
+        yield path, lambda s=spec, p=path: _attempt(prune.prune, s, p, device)
+        spec, out = plan.evaluate_spec(campaign, cell), path.with_name("evaluate.json")
+        yield out, lambda s=spec, p=path, o=out: _attempt(evaluate.evaluate, s, o, device, p)
+    for model in campaign.models if campaign.profile else ():
+        for label in dict.fromkeys(row.pruned_as for row in campaign.rows.values()):
+            pruned = plan.profiled_cells(campaign, model, label)
+            inputs = [cells / cell.path / "prune.json" for cell in pruned]
+            spec, path = plan.profile_spec(campaign, model), campaign.out / "profiles" / model
+            path = path / f"{label}.json"
+            yield path, lambda s=spec, p=path, i=inputs: _attempt(profile.profile, s, p, device, *i)
+
+
+def _attempt(
+    job: work.Work, spec: str | Mapping[str, Any], out: Path, device: str, *inputs: Path
+) -> dict[str, Any]:
+    """A job's result, or why there is none."""
+    # Pruning asks for deterministic kernels, which would slow down whatever is timed after it.
+    torch.use_deterministic_algorithms(False)
+    arguments = argparse.Namespace(out=out, device=device, inputs=list(inputs))
+    given = json.loads(spec) if isinstance(spec, str) else spec
+    return work.attempt(job, given, arguments)
+
+
+def _step(campaign: Campaign, entry: Mapping[str, Any]) -> work.Work:
+    """The job that measures one step of a plugin on the campaign's model."""
+    from prunebench.profiling.steps import measure_step
+
+    settings = campaign.steps or {}
+    plugin = campaign.plugins[entry["method"]]
+    (model,) = campaign.models.values()
+
+    def measure(_: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+        make, options = plugin.load_step(), dict(entry.get("params", {}))
+        unknown = sorted(set(options) - set(inspect.signature(make).parameters))
+        if unknown:
+            raise Invalid(f"steps: {entry['label']}: {plugin.name} has no option {unknown[0]!r}")
+        sizes = {key: entry.get(key, settings[key]) for key in ("micro_batches", "length")}
+        original, _tokenizer = work.load_original(asdict(model), arguments.device)
+        step = make(original, seed=campaign.seeds[0], **sizes, **options)
+        figures = measure_step(step, arguments.device, rounds=settings["rounds"])
+        place = {"method": plugin.name, "params": options, **sizes, "model": asdict(model)}
+        return {**place, **figures, "provenance": provenance(plugin_sha256=plugin.digest())}
+
+    return measure
+
+
+def _own(out: Path, raw: Any) -> None:
+    """Keep the campaign beside its results. Raises Invalid if others' results are there."""
+    kept, text = out / "campaign.yaml", yaml.safe_dump(raw, sort_keys=True)
+    if kept.is_file() and kept.read_text(encoding="utf-8") != text:
+        raise Invalid(f"{out}: holds results of another campaign file; give another --out")
+    write_text(kept, text)
+
+
+def _is_done(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    result = json.loads(path.read_text(encoding="utf-8"))
+    parts_of_it = result.get("models", {}).values()  # a profile's models
+    return all(part["status"] != "failed" for part in (result, *parts_of_it))
+
+
+def _clean_up(device: str) -> None:
+    """Give the memory of the last part back."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
