@@ -15,6 +15,7 @@ class Row:
     """One row of the table: a method with its parameters, with or without recovery.
 
     `pruned_as` names the folder of the pruning job; rows that differ only in recovery share it.
+    `seeds` are the row's own, None for the campaign's.
     """
 
     label: str
@@ -23,6 +24,7 @@ class Row:
     params: Mapping[str, Any]
     recovery: bool
     multiple_of: Mapping[str, int]
+    seeds: tuple[int, ...] | None = None
 
 
 def build_rows(
@@ -70,8 +72,9 @@ def _variants(
     label = entry.get("label", name)
     params = plugin.params(entry.get("params", {}), where=f"{where}.params")
     multiple_of = entry.get("multiple_of", raw.get("multiple_of", {}))
+    seeds = tuple(entry["seeds"]) if "seeds" in entry else None
     stages = {"none": [False], "after": [True], "both": [False, True]}[wish]
     return [
-        Row(f"{label}+lora" if tuned else label, label, name, params, tuned, multiple_of)
+        Row(f"{label}+lora" if tuned else label, label, name, params, tuned, multiple_of, seeds)
         for tuned in stages
     ]

