@@ -58,8 +58,8 @@ def world(tmp_path_factory, tokenizer):
 
 
 def test_calibration_follows_the_cells_seed_unless_the_campaign_fixes_it(world, tokenizer):
-    def drawn(seed, **changes):
-        spec = {**world, "seed": seed, "calibration": {**world["calibration"], **changes}}
+    def drawn(cell, **changes):
+        spec = {**world, "seed": cell, "calibration": {**world["calibration"], **changes}}
         return prune.make_context(spec, make_tiny(), tokenizer, None, None).calibration().tolist()
 
     assert drawn(0) == drawn(0) != drawn(1)
