@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunebench.errors import Failure
-from prunebench.saliency import Side, unit_scores, weight_couplings
+from prunebench.saliency import Side, weight_couplings
 from prunebench.structure import Structure
 
 FINE, COARSE = "param_first", "vectorize"
@@ -22,10 +22,6 @@ class Grains:
 
     fine: Tensor
     coarse: Tensor
-
-    def blend(self, attention: Tensor) -> Tensor:
-        """z = w f + (1 - w) c, nothing rescaled; attention [channels, 2] is (w, 1 - w)."""
-        return attention[:, 0] * self.fine + attention[:, 1] * self.coarse
 
 
 Groups = Mapping[str, Mapping[Side, Grains]]
@@ -82,17 +78,40 @@ CLOSED_FORMS: Mapping[str, Callable[[Grains], Tensor]] = {"mean": mean, "softmax
 """Fusions without parameters: grains -> attention [channels, 2]."""
 
 
-def fused_scores(
-    groups: Groups,
-    attentions: Attentions,
-    structures: Mapping[str, Structure],
-) -> dict[str, Tensor]:
-    """Scores [units] of every structure: blended matrix by matrix, then summed over the group."""
-    scores = {}
-    for name, group in groups.items():
-        blended = {side: grains.blend(attentions[name][side]) for side, grains in group.items()}
-        scores[name] = unit_scores(blended, structures[name])
-    return scores
+class Fusion:
+    """Blends all matrices of all structures and adds them up to units.
+
+    Everything lies in one vector over channels, so that a blend is a handful of operations for any
+    number of matrices: training computes it at every step.
+    """
+
+    def __init__(self, groups: Groups, structures: Mapping[str, Structure]) -> None:
+        grains = [one for group in groups.values() for one in group.values()]
+        self.fine = torch.cat([one.fine for one in grains])  # [all channels]
+        self.coarse = torch.cat([one.coarse for one in grains])
+        self.names = list(groups)
+        self.sizes = [structures[name].units for name in groups]
+        spare = sum(self.sizes)  # takes the channels of a matrix that no unit owns
+        units, first = [], 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            for side, one in groups[name].items():
+                owner = torch.full((len(one.fine),), spare)
+                for coupling in structures[name].couplings:
+                    if Side(coupling.parameter, coupling.dim) == side:
+                        owner[coupling.index] = first + torch.arange(size)[:, None]
+                units.append(owner)
+            first += size
+        self.units = torch.cat(units).to(self.fine.device)
+
+    def scores(self, attentions: Attentions) -> dict[str, Tensor]:
+        """Scores [units] of every structure: z = w f + (1 - w) c of its channels, nothing rescaled.
+
+        Matrices count equally, a unit's channels are summed (released code).
+        """
+        w = torch.cat([a for group in attentions.values() for a in group.values()])  # [all, 2]
+        z = w[:, 0] * self.fine + w[:, 1] * self.coarse
+        totals = z.new_zeros(sum(self.sizes) + 1).index_add(0, self.units, z)
+        return dict(zip(self.names, totals[:-1].split(self.sizes), strict=True))
 
 
 def repeat_weights(samples: int, ratio: float) -> list[float]:

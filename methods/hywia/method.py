@@ -18,10 +18,8 @@ from .fusion import (
     CLOSED_FORMS,
     COARSE,
     FINE,
-    Attentions,
-    Groups,
+    Fusion,
     check_signal,
-    fused_scores,
     grains_of,
     repeat_weights,
 )
@@ -47,14 +45,16 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     saliency = _saliency(model, chosen, (FINE, COARSE), tokens, ctx)
     ctx.note("mean_fine_score", score_scale(saliency[FINE]))
     if fusion == "gate":
-        groups, attentions = _gate(model, chosen, saliency, tokens, ctx)
+        gates, blends = _gate(model, chosen, saliency, tokens, ctx)
+        with torch.no_grad():
+            attentions = gates.attentions()
     else:
-        groups = grains_of(saliency, chosen)
-        closed = CLOSED_FORMS[fusion]
+        groups, closed = grains_of(saliency, chosen), CLOSED_FORMS[fusion]
+        blends = Fusion(groups, chosen)
         attentions = {n: {s: closed(g) for s, g in m.items()} for n, m in groups.items()}
     for key, plot in blend_maps(attentions, chosen).items():
         ctx.note(key, plot)
-    return _decide(fused_scores(groups, attentions, chosen), chosen, ctx)
+    return _decide(blends.scores(attentions), chosen, ctx)
 
 
 def _saliency(
@@ -85,30 +85,29 @@ def _gate(
     saliency: Mapping[str, Any],
     tokens: Tensor,
     ctx: Context,
-) -> tuple[Groups, Attentions]:
-    """The gates' attentions: as drawn (no steps, the released behaviour) or trained."""
+) -> tuple[Gates, Fusion]:
+    """The gates, as drawn (no steps, the released behaviour) or trained, and what they blend."""
     options = Training.from_params(ctx.params, seed=ctx.seed)
     trained = options.steps > 0
     # Drawn gates stay on the CPU, so that they are the same on every device.
     groups = grains_of(saliency, chosen, ctx.device if trained else "cpu")
-    gates = Gates(groups, seed=options.seed, trained=trained)
+    gates, blends = Gates(groups, seed=options.seed, trained=trained), Fusion(groups, chosen)
     note = {"seed": options.seed, "steps": options.steps, "parameters": gates.size()}
-    kept = _kept(gates, groups, chosen, ctx) if trained else {}
+    kept = _kept(gates, blends, chosen, ctx) if trained else {}
     if kept:  # nothing can be learnt where nothing is removed
-        report = train(model, gates, groups, chosen, kept, tokens, options, ctx.cost)
+        report = train(model, gates, blends, chosen, kept, tokens, options, ctx.cost)
         ctx.note("gate_training", training_curve(report.losses))
         note |= report.to_dict()
     ctx.note("gate", note)
-    with torch.no_grad():
-        return groups, gates.attentions()
+    return gates, blends
 
 
 @torch.no_grad()
 def _kept(
-    gates: Gates, groups: Groups, chosen: Mapping[str, Structure], ctx: Context
+    gates: Gates, blends: Fusion, chosen: Mapping[str, Structure], ctx: Context
 ) -> dict[str, int]:
     """Units that stay in each structure that loses some: the same number whatever the scores."""
-    scores = fused_scores(groups, gates.attentions(), chosen)
+    scores = blends.scores(gates.attentions())
     return {name: len(units) for name, units in _decide(scores, chosen, ctx).keep.items()}
 
 

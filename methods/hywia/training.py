@@ -16,7 +16,7 @@ from prunebench.saliency import CalibrationLoss, only_these_learn
 from prunebench.structure import Structure
 from prunebench.surgery import gated
 
-from .fusion import Groups, fused_scores
+from .fusion import Fusion
 from .gate import Gates
 
 PASSES = 1.5
@@ -77,7 +77,7 @@ class Report:
 def train(
     model: PreTrainedModel,
     gates: Gates,
-    groups: Groups,
+    blends: Fusion,
     structures: Mapping[str, Structure],
     kept: Mapping[str, int],
     tokens: Tensor,
@@ -93,10 +93,9 @@ def train(
     """
     loss = CalibrationLoss(tokens, tokens, cost)
     optimizer = torch.optim.Adam(gates.parameters(), lr=options.rate)
-    groups = {name: groups[name] for name in kept}
 
     def value(rows: Tensor) -> Tensor:
-        scores = fused_scores(groups, gates.attentions(), structures)
+        scores = blends.scores(gates.attentions())
         factors = unit_gates(scores, kept, options.temperature)
         with gated(model, factors, structures=structures):
             return loss.loss(model, rows, loss.predictions(rows))
@@ -145,8 +144,8 @@ def unit_gates(
     standard deviations (straight-through).
     """
     factors = {}
-    for units in {len(s): None for s in scores.values()}:  # structures alike go together
-        names = [name for name, s in scores.items() if len(s) == units]
+    for units in {len(scores[name]): None for name in kept}:  # structures alike go together
+        names = [name for name in kept if len(scores[name]) == units]
         stacked = torch.stack([scores[name] for name in names])  # [structures, units]
         counts = torch.tensor([[kept[name]] for name in names], device=stacked.device)
         hard = (stacked.argsort(dim=1, stable=True).argsort(dim=1) >= units - counts).to(stacked)

@@ -14,11 +14,12 @@ from prunebench.plugins import discover
 from prunebench.protection import unprotected
 from prunebench.saliency import Side, channel_saliency, channel_sums, sides_of
 from prunebench.selection import Budget
+from prunebench.structure import Coupling, Structure
 
 PLUGINS = discover()
 PRUNE = PLUGINS["hywia"].load()
 
-from prunebench_plugin_hywia.fusion import COARSE, FINE, Grains, grains_of  # noqa: E402
+from prunebench_plugin_hywia.fusion import COARSE, FINE, Fusion, Grains, grains_of  # noqa: E402
 
 TEXT = [f"sentence {i}: {i * i} is the square of {i}, and {i % 7} its rest" for i in range(400)]
 WIDE = {"num_attention_heads": 16, "num_key_value_heads": 8, "intermediate_size": 256}
@@ -51,6 +52,13 @@ def grains(salience, dim=0):
     """Grains of a matrix whose products of weight and gradient are given [rows, columns]."""
     sums = channel_sums([FINE, COARSE], [dim], salience, torch.ones_like(salience))
     return Grains(sums[FINE, dim], sums[COARSE, dim])
+
+
+def blend(one, attention):
+    """z [channels] of one matrix whose channels are units."""
+    index = torch.arange(len(one.fine)).view(-1, 1)
+    structure = Structure("s", "neurons", 0, len(index), (Coupling(*SIDE, index),))
+    return Fusion({"s": {SIDE: one}}, {"s": structure}).scores({"s": {SIDE: attention}})["s"]
 
 
 def random_grains(seed=0, channels=40, scale=1e-3):

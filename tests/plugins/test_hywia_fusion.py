@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import make_tiny
-from hywia_toy import SIDE, grains, model_groups, random_grains, tokens_for
+from hywia_toy import SIDE, blend, grains, model_groups, random_grains, tokens_for
 from prunebench_plugin_hywia.fusion import (
     CLOSED_FORMS,
+    Fusion,
     Grains,
-    fused_scores,
     mean,
     repeat_weights,
     softmax,
@@ -42,9 +42,9 @@ FUSIONS = {**CLOSED_FORMS, "drawn": drawn, "learned": learned}
 def test_the_worked_example_to_its_digits():
     one = grains(TOY)
     assert one.fine.tolist() == [2, 1, 3] and one.coarse.tolist() == [0, 1, 1]
-    assert one.blend(mean(one)).tolist() == [1, 1, 2]
+    assert blend(one, mean(one)).tolist() == [1, 1, 2]
     fixed = torch.tensor([[0.6, 0.4]]).expand(3, 2)
-    torch.testing.assert_close(one.blend(fixed), torch.tensor([1.2, 1.0, 2.2]))
+    torch.testing.assert_close(blend(one, fixed), torch.tensor([1.2, 1.0, 2.2]))
     assert int(one.fine.argmin()) == 1 and int(one.coarse.argmin()) == 0
 
 
@@ -55,37 +55,37 @@ def test_every_blend_lies_between_coarse_and_fine(fusion, scale):
     assert bool((one.coarse <= one.fine).all()) and bool((one.coarse < one.fine).any())
     attention = FUSIONS[fusion](one)
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(40))
-    z, slack = one.blend(attention), 1e-6 * one.fine
+    z, slack = blend(one, attention), 1e-6 * one.fine
     assert bool((one.coarse - slack <= z).all()) and bool((z <= one.fine + slack).all())
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_rows_of_one_sign_leave_nothing_to_blend(fusion):
     one = grains(torch.rand(20, 5) * torch.tensor([1.0, -1.0]).repeat(10)[:, None])
-    torch.testing.assert_close(one.blend(FUSIONS[fusion](one)), one.fine)
+    torch.testing.assert_close(blend(one, FUSIONS[fusion](one)), one.fine)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_permuting_channels_permutes_the_blend_and_the_other_axis_does_not_matter(fusion):
     salience, order = torch.randn(30, 9), torch.randperm(30)
-    z = grains(salience).blend(FUSIONS[fusion](grains(salience)))
+    z = blend(grains(salience), FUSIONS[fusion](grains(salience)))
     for changed, wanted in ((salience[order], z[order]), (salience[:, torch.randperm(9)], z)):
         one = grains(changed)
-        torch.testing.assert_close(one.blend(FUSIONS[fusion](one)), wanted)
+        torch.testing.assert_close(blend(one, FUSIONS[fusion](one)), wanted)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_sign_of_the_loss_does_not_matter(fusion):
     salience = torch.randn(30, 9)
     one, other = grains(salience), grains(-salience)
-    assert torch.equal(one.blend(FUSIONS[fusion](one)), other.blend(FUSIONS[fusion](other)))
+    assert torch.equal(blend(one, FUSIONS[fusion](one)), blend(other, FUSIONS[fusion](other)))
 
 
 @pytest.mark.parametrize("fusion", ["mean", "softmax", "learned"])
 def test_these_blends_scale_with_the_loss(fusion):
     one, other = random_grains(scale=1e-3), random_grains(scale=10.0)
-    wanted = 1e4 * one.blend(FUSIONS[fusion](one))
-    torch.testing.assert_close(other.blend(FUSIONS[fusion](other)), wanted, rtol=1e-4, atol=0)
+    wanted = 1e4 * blend(one, FUSIONS[fusion](one))
+    torch.testing.assert_close(blend(other, FUSIONS[fusion](other)), wanted, rtol=1e-4, atol=0)
 
 
 def test_the_drawn_gate_depends_on_the_scale_of_the_loss_and_ends_as_a_constant():
@@ -105,7 +105,7 @@ def test_limits_of_the_gate(logit, wanted):
         nn.init.zeros_(parameter)
     nn.init.constant_(gates.gate.outer_bias, logit)
     expected = {"mean": (one.fine + one.coarse) / 2, "fine": one.fine, "coarse": one.coarse}
-    z = one.blend(gates.attentions()["s"][SIDE])
+    z = blend(one, gates.attentions()["s"][SIDE])
     torch.testing.assert_close(z, expected[wanted], rtol=1e-6, atol=0)
 
 
@@ -220,7 +220,7 @@ def test_a_rescaling_that_leaves_the_network_alone_leaves_the_scores_alone():
     _, after = model_groups(gauged, tokens)
     for fusion in FUSIONS.values():
         old, new = (
-            fused_scores(g, {n: {s: fusion(x) for s, x in m.items()} for n, m in g.items()}, known)
+            Fusion(g, known).scores({n: {s: fusion(x) for s, x in m.items()} for n, m in g.items()})
             for g in (before, after)
         )
         for name, scores in old.items():

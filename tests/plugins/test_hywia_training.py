@@ -7,6 +7,7 @@ import torch
 from conftest import make_tiny
 from hywia_toy import model_groups, tokens_for
 from prunebench_plugin_hywia import training as training_module
+from prunebench_plugin_hywia.fusion import Fusion
 from prunebench_plugin_hywia.gate import Gates
 from prunebench_plugin_hywia.training import Training, soft_top_k, train, unit_gates
 
@@ -21,7 +22,9 @@ def run(model, tokens, cost=None, **changes):
     gates = Gates(groups, seed=0, trained=True)
     kept = {name: structure.units // 2 for name, structure in structures.items()}
     options = Training(**{**QUICK, **changes})
-    report = train(model, gates, groups, structures, kept, tokens, options, cost)
+    report = train(
+        model, gates, Fusion(groups, structures), structures, kept, tokens, options, cost
+    )
     return gates, report
 
 
@@ -132,4 +135,6 @@ def test_a_gradient_that_is_not_finite_has_diverged():
     gates, kept = Gates(groups, seed=0, trained=True), {"layers.2.neurons": 24}
     options = Training(**{**QUICK, "steps": 2})
     with pytest.raises(Failure, match="diverged: their gradient is not finite at step 1"):
-        train(model, gates, groups, structures, kept, tokens_for(), options, None)
+        train(
+            model, gates, Fusion(groups, structures), structures, kept, tokens_for(), options, None
+        )
