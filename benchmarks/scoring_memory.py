@@ -58,7 +58,7 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, Any]:
     from prunebench.profiling.memory import watch
     from prunebench.saliency import channel_saliency, sides_of
 
-    model = _model(size, options.device, options.dtype)
+    model = random_llama(size, options.device, options.dtype)
     tokens = torch.randint(VOCABULARY, (options.samples, LENGTH))
     blocks = [s for s in structures_of(model).values() if s.kind in ("heads", "neurons")]
     sides = sides_of(blocks)
@@ -106,7 +106,8 @@ def _forward(model: Any, sides: Any, tokens: Any) -> None:
     model.requires_grad_(True)
 
 
-def _model(size: str, device: str, dtype: str) -> Any:
+def random_llama(size: str, device: str, dtype: str) -> Any:
+    """A Llama of one of SIZES with random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

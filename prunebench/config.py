@@ -106,7 +106,8 @@ class Campaign:
     def _seeds(self, row: Row) -> tuple[int, ...]:
         """One seed is enough for what no seed can change; the others would be fake repeats."""
         fixed = self.plugins[row.method].deterministic and not row.recovery
-        return self.seeds[:1] if fixed else self.seeds
+        seeds = row.seeds or self.seeds
+        return seeds[:1] if fixed else seeds
 
 
 DEMO_ROOT = Path("results") / "_demo" / "world"

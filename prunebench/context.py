@@ -44,8 +44,9 @@ class Context:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def calibration(self, samples: int | None = None, length: int | None = None) -> Tensor:
-        """Token ids [samples, length] of the campaign's calibration text, drawn by the seed.
+        """Token ids [samples, length] of the campaign's calibration text.
 
+        Drawn by the cell's seed, or by `calibration.seed` where the campaign has one for all cells.
         Without arguments, the campaign's own numbers hold. Raises Invalid when the text is too
         short for what was asked.
         """

@@ -15,7 +15,7 @@ class Row:
     """One row of the table: a method with its parameters, with or without recovery.
 
     `pruned_as` names the folder of the pruning job; rows that differ only in recovery share it.
-    `sparsities` are the row's own; None: the campaign's.
+    `sparsities` and `seeds` are the row's own; None: the campaign's.
     """
 
     label: str
@@ -25,6 +25,7 @@ class Row:
     recovery: bool
     multiple_of: Mapping[str, int]
     sparsities: tuple[float, ...] | None = None
+    seeds: tuple[int, ...] | None = None
 
 
 def build_rows(
@@ -75,6 +76,7 @@ def _variants(
     sparsities = tuple(sorted(entry["sparsities"])) if "sparsities" in entry else None
     if sparsities and plugin.reference:
         raise Invalid(f"{where}.sparsities: {name} prunes nothing, it has none")
+    seeds = tuple(entry["seeds"]) if "seeds" in entry else None
     stages = {"none": [False], "after": [True], "both": [False, True]}[wish]
     return [
         Row(
@@ -85,6 +87,7 @@ def _variants(
             recovery=tuned,
             multiple_of=multiple_of,
             sparsities=sparsities,
+            seeds=seeds,
         )
         for tuned in stages
     ]

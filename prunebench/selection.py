@@ -113,6 +113,20 @@ def lowest(
     return Decision(keep, {**(how or {}), "achieved": achieved})
 
 
+def channel_counts(structures: Mapping[str, Structure], ratio: float) -> dict[str, int]:
+    """Units that leave each structure by LLM-Pruner's count: C - int(C (1 - ratio)) of C channels.
+
+    Heads are counted in channels of their narrowest matrix, the key projection, so a unit under GQA
+    is a KV head with its query heads; what is not a whole head stays (released code, 128a07d).
+    """
+    removed = {}
+    for name, structure in structures.items():
+        width = min((coupling.width for coupling in structure.couplings), default=1)
+        channels = structure.units * width
+        removed[name] = (channels - int(channels * (1 - ratio))) // width
+    return removed
+
+
 def _check_scores(budget: Budget, scores: Mapping[str, Tensor]) -> None:
     if not scores:
         raise Invalid("select: expected scores for at least one structure, got none")

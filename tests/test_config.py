@@ -69,6 +69,15 @@ def test_a_row_may_have_sparsities_of_its_own():
         campaign(methods=[{"name": "dense", "sparsities": [0.1]}])
 
 
+def test_a_row_may_have_seeds_of_its_own():
+    built = campaign(methods=["random", {"name": "random", "label": "more", "seeds": [4, 2]}])
+    seeds = {c.label: [] for c in built.cells}
+    for cell in built.cells:
+        if cell.sparsity != 0.5:
+            seeds[cell.label].append(cell.seed)
+    assert seeds == {"dense": [0], "random": [0, 1], "more": [4, 2]}
+
+
 def test_recovery_follows_by_default_and_dense_stays_dense():
     built = campaign(recovery=RECOVERY)
     assert list(built.rows) == ["dense", "random+lora", "l1+lora"]

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from prunebench.context import Context
 from prunebench.errors import Invalid
 from prunebench.saliency import MEASURES, channel_saliency, sides_of, unit_scores
+from prunebench.selection import channel_counts
 from prunebench.structure import Decision, Structure
 
-from .native import native_ratio, native_removed
+from .native import native_ratio
 
 KINDS = {"block": ("heads", "neurons"), "channel": ("hidden",), "layer": ("layers",)}
 
@@ -31,7 +32,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
             "llm_pruner: native counts are per layer: expected scope 'layer', got 'global'"
         )
     ratio = native_ratio(params, ctx.sparsity)
-    return ctx.lowest(scores, native_removed(chosen, ratio), ratio=ratio)
+    return ctx.lowest(scores, channel_counts(chosen, ratio), ratio=ratio)
 
 
 def _scores(

@@ -83,7 +83,7 @@ def make_context(
             tokenizer,
             samples=samples or settings["samples"],
             length=length or settings["length"],
-            seed=spec["seed"],
+            seed=settings.get("seed", spec["seed"]),
         )
 
     def tuning() -> tuple[list[dict[str, str]], Any]:

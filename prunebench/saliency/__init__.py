@@ -6,6 +6,7 @@ In the order of use: `sides_of` lists the weights' sides that belong to structur
 
 from __future__ import annotations
 
+from prunebench.saliency.calibration import CalibrationLoss, only_these_learn
 from prunebench.saliency.gradients import channel_saliency
 from prunebench.saliency.measures import MEASURES, Measure, channel_sums
 from prunebench.saliency.units import REDUCTIONS, Side, sides_of, unit_scores, weight_couplings
@@ -13,10 +14,12 @@ from prunebench.saliency.units import REDUCTIONS, Side, sides_of, unit_scores, w
 __all__ = [
     "MEASURES",
     "REDUCTIONS",
+    "CalibrationLoss",
     "Measure",
     "Side",
     "channel_saliency",
     "channel_sums",
+    "only_these_learn",
     "sides_of",
     "unit_scores",
     "weight_couplings",

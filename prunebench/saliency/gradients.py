@@ -9,22 +9,18 @@ Second-order measures run one pass for each sample: `param_second` adds up chann
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench.errors import Failure, Invalid, Unsupported
+from prunebench.saliency.calibration import CalibrationLoss, only_these_learn
 from prunebench.saliency.measures import channel_sums, measure_of
 from prunebench.saliency.units import Side
-
-IGNORED = -100
-"""Label of a token whose prediction does not count."""
 
 
 def channel_saliency(
@@ -55,23 +51,23 @@ def channel_saliency(
     """
     scorer = _Scorer(model, sides, measures)
     if not any(measure_of(name).uses_data for name in measures):
-        with _only_these_learn(model, {}):
+        with only_these_learn(model, {}):
             scorer.for_each(lambda name: scorer.reduce(name, measures))
         return scorer.result()
     if tokens is None:
         raise Invalid(f"saliency: {', '.join(measures)}: expected calibration tokens, got none")
-    batch = _Batch(tokens, tokens if labels is None else labels, cost)
+    batch = CalibrationLoss(tokens, tokens if labels is None else labels, cost)
     weights = sample_weights or [1.0 / len(tokens)] * len(tokens)
     if len(weights) != len(tokens):
         raise Invalid(f"saliency: {len(weights)} sample weights for {len(tokens)} samples")
-    with torch.enable_grad(), _only_these_learn(model, scorer.parameters):
+    with torch.enable_grad(), only_these_learn(model, scorer.parameters):
         open_measures = _second_order(scorer, batch, weights, streamed=streamed)
         _first_order(scorer, batch, open_measures, micro_batch, streamed=streamed)
     return scorer.result()
 
 
 def _second_order(
-    scorer: _Scorer, batch: _Batch, weights: Sequence[float], *, streamed: bool
+    scorer: _Scorer, batch: CalibrationLoss, weights: Sequence[float], *, streamed: bool
 ) -> list[str]:
     """One pass for each sample; squared gradients are added up, as channel sums where possible.
 
@@ -97,7 +93,7 @@ def _second_order(
 
 def _first_order(
     scorer: _Scorer,
-    batch: _Batch,
+    batch: CalibrationLoss,
     names: Sequence[str],
     micro_batch: int | None,
     *,
@@ -123,7 +119,7 @@ def _first_order(
 
 def _one_pass(
     scorer: _Scorer,
-    batch: _Batch,
+    batch: CalibrationLoss,
     part: slice,
     predictions: int,
     take: Callable[[str], None] | None,
@@ -143,46 +139,6 @@ def _one_pass(
 
 def _arrived(take: Callable[[str], None], name: str, _: Tensor) -> None:
     take(name)
-
-
-class _Batch:
-    """Calibration samples and their loss."""
-
-    def __init__(self, tokens: Tensor, labels: Tensor, cost: Any) -> None:
-        if labels.shape != tokens.shape or tokens.dim() != 2 or not len(tokens):
-            raise Invalid(
-                "saliency: expected tokens and labels [samples, length], "
-                f"got {tuple(tokens.shape)} and {tuple(labels.shape)}"
-            )
-        self.tokens = tokens
-        ends = torch.full_like(labels[:, :1], IGNORED)
-        self.targets = torch.cat([labels[:, 1:], ends], dim=1)  # what each position predicts
-        self.cost = cost
-
-    def predictions(self, part: slice) -> int:
-        """How many predictions of these samples count."""
-        return int((self.targets[part] != IGNORED).sum())
-
-    def loss(self, model: PreTrainedModel, part: slice, predictions: int) -> Tensor:
-        """Sum of these samples' losses over `predictions`, fp32."""
-        if not predictions:
-            raise Invalid("saliency: no token of a calibration sample has a label to predict")
-        device = next(model.parameters()).device
-        tokens = self.tokens[part].to(device)
-        logits = model(tokens, use_cache=False).logits  # [samples, length, vocabulary]
-        targets = self.targets[part].to(logits.device)
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        loss = losses / predictions
-        if not loss.requires_grad:
-            raise Unsupported("the loss depends on none of the weights to be scored")
-        if not bool(loss.isfinite()):
-            raise Failure(f"the loss on the calibration samples is {loss.item()}")
-        if self.cost is not None:
-            self.cost.forward(tokens.numel())
-            self.cost.backward(tokens.numel())
-        return loss
 
 
 class _Scorer:
@@ -247,26 +203,3 @@ class _Scorer:
                         f"holds NaN or infinity in {self.parameters[side.parameter].dtype}"
                     )
         return {m: {s: self.sums[m, s].cpu() for s in self.sides} for m in self.measures}
-
-
-@contextmanager
-def _only_these_learn(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Only `chosen` require gradients inside; flags and gradients are restored afterwards."""
-    before = [(p, p.requires_grad, p.grad) for p in model.parameters() if not p.is_inference()]
-    for name, parameter in chosen.items():
-        if parameter.is_inference():
-            raise Unsupported(f"{name} cannot give a gradient: it was made in inference mode")
-    try:
-        for parameter, _, _ in before:
-            parameter.requires_grad_(False).grad = None
-        for name, parameter in chosen.items():
-            try:
-                parameter.requires_grad_(True)
-            except RuntimeError as error:
-                raise Unsupported(f"{name} cannot give a gradient: {error}") from None
-        yield
-    finally:
-        for parameter, learns, gradient in before:
-            parameter.grad = gradient
-            if parameter.requires_grad != learns:
-                parameter.requires_grad_(learns)

@@ -57,6 +57,15 @@ def world(tmp_path_factory, tokenizer):
     return {**SPEC, "model": entry, "data_root": str(root)}
 
 
+def test_calibration_follows_the_cells_seed_unless_the_campaign_fixes_it(world, tokenizer):
+    def drawn(cell, **changes):
+        spec = {**world, "seed": cell, "calibration": {**world["calibration"], **changes}}
+        return prune.make_context(spec, make_tiny(), tokenizer, None, None).calibration().tolist()
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert drawn(0, seed=3) == drawn(1, seed=3) == drawn(3)
+
+
 def attempt(function, spec, out, *inputs):
     out.parent.mkdir(parents=True, exist_ok=True)
     arguments = argparse.Namespace(out=out, device="cpu", inputs=list(inputs))

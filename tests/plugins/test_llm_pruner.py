@@ -16,7 +16,7 @@ from prunebench.cost import Cost
 from prunebench.errors import Invalid, Unsupported
 from prunebench.plugins import discover
 from prunebench.protection import unprotected
-from prunebench.selection import TOLERANCE, Budget
+from prunebench.selection import TOLERANCE, Budget, channel_counts
 from prunebench.surgery import count_parameters, cut, logits
 
 PLUGIN = discover()["llm_pruner"]
@@ -60,7 +60,6 @@ def context(model, tokenizer, *, sparsity=0.2, seed=0, text=TEXT, **params):
 def left_native(shape, ratio, **params):
     """Parameters left by the native counts, from shapes alone."""
     from prunebench_plugin_llm_pruner.method import KINDS
-    from prunebench_plugin_llm_pruner.native import native_removed
 
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape]))
@@ -69,7 +68,7 @@ def left_native(shape, ratio, **params):
     first, last = params["protect_first"], params["protect_last"]
     kinds = KINDS[params["mode"]]
     chosen = unprotected(structures, kinds, protect_first=first, protect_last=last)
-    return Budget(model, structures).left(native_removed(chosen, ratio))
+    return Budget(model, structures).left(channel_counts(chosen, ratio))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,10 @@ def rows_of(path):
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_paper_is_well_formed_and_names_known_methods(name):
     published = read_published(PAPERS[name])
-    assert published
+    raw = yaml.safe_load(PAPERS[name].read_text(encoding="utf-8"))
+    empty = [row for row in raw["published"] if set(row["values"]) == {None}]
+    assert published or raw["claims"]
+    assert all(row.get("note") for row in empty), "a row without numbers needs its reason"
     known = discover()
     for number in published:
         assert number.method in known
