@@ -37,6 +37,7 @@ def load(
     when its weights are not exactly those that its config describes.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,7 +59,7 @@ def load(
                 **options,
             )
             _check_fit(source, report)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise Invalid(f"model {source}: {_why_not_loaded(error, folder)}") from None
     return model.to(device).eval(), tokenizer
 
@@ -227,10 +228,13 @@ def _check_fit(source: str | Path, report: Mapping[str, Any]) -> None:
 
 def _why_not_loaded(error: Exception, folder: Path) -> str:
     """One line for the user on an error of transformers or safetensors."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     if isinstance(error, SafetensorError):
         return f"a weight file is cut off or no safetensors at all: {error}"
+    if isinstance(error, StrictDataclassError):
+        return f"its config is not valid: {' '.join(str(error).split())}"
     if "trust_remote_code" in str(error):
         return (
             "needs code from the checkpoint, which is not run unless the model's entry says "

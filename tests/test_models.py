@@ -133,3 +133,84 @@ def test_a_mixed_folder_with_a_tensor_missing_is_refused(tmp_path, tokenizer):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(Invalid, match="missing .'model.norm.weight'"):
         models.load(folder)
+
+
+def test_half_a_weight_file_is_refused(tmp_path, tokenizer):
+    for keep in (UNIFORM, MIXED):
+        _, folder, _ = saved(tmp_path, tokenizer, keep)
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(Invalid, match="a weight file is cut off") as caught:
+            models.load(folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"num_hidden_layers": 4},
+            r"model.layers.3.input_layernorm.weight is missing \(and 8 more",
+        ),
+        ({"num_hidden_layers": 2}, "model.layers.2.input_layernorm.weight is not in the config's"),
+        (
+            {"vocab_size": 100},
+            r"lm_head.weight has shape \(258, 32\), the config says \(100, 32\) \(and 1 more",
+        ),
+        ({"attention_bias": True}, "layers.0.self_attn.k_proj.bias is missing"),
+        ({"num_attention_heads": 3}, "config is not valid: .*not a multiple of the number of"),
+    ],
+)
+def test_a_config_that_disagrees_with_its_weights_is_refused(tmp_path, tokenizer, changes, message):
+    """transformers itself would draw missing layers at random and leave surplus ones out."""
+    _, folder, _ = saved(tmp_path, tokenizer, UNIFORM)
+    assert models.load(folder)
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, **changes}))
+    with pytest.raises(Invalid, match=message) as caught:
+        models.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_buffers_of_old_checkpoints_do_no_harm(tmp_path, tokenizer):
+    from safetensors.torch import load_file, save_file
+
+    model, folder, _ = saved(tmp_path, tokenizer, UNIFORM)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(logits(model, TOKENS), logits(models.load(folder)[0], TOKENS))
+
+
+def test_a_hub_model_without_network_is_one_line(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(Invalid, match="model nobody/nothing: neither a folder nor") as caught:
+        models.load("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_remote_code_runs_only_where_it_is_asked_for(tmp_path, tokenizer, monkeypatch):
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    model, folder, _ = saved(tmp_path, tokenizer, UNIFORM)
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"open({str(ran)!r}, 'w').close()\n"
+        "class C(LlamaConfig):\n    model_type = 'own'\n"
+        "class M(LlamaForCausalLM):\n    config_class = C\n"
+    )
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"model_type": "own", "architectures": ["M"]}
+    raw["auto_map"] = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(Invalid, match="not run unless the model's entry says trust_remote_code"):
+        models.load(folder)
+    assert not ran.exists()
+    again, _ = models.load(folder, trust_remote_code=True)
+    assert ran.exists() and type(again).__name__ == "M"
+    assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))
