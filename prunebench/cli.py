@@ -161,9 +161,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from prunebench.estimate import plan_text
+    from prunebench.estimate import Assumptions, plan_text
 
-    print(plan_text(options.file, tflops=options.tflops, example_tokens=options.example_tokens))
+    print(plan_text(options.file, Assumptions(options.tflops, options.example_tokens)))
 
 
 def _world(options: argparse.Namespace) -> None:
