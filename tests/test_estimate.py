@@ -222,7 +222,9 @@ def test_limits_shorten_the_evaluation():
     ("gib", "card"), [(5, 24), (21, 40), (40, 48), (60, 80), (75, 141), (130, None)]
 )
 def test_the_card_is_the_smallest_with_a_tenth_to_spare(gib, card):
-    assert PlanRow("m", "r", 1, memory_gib={"prune": 1.0, "tune": gib}).card_gb == card
+    row = PlanRow("m", "r", 1, memory_gib={"prune": 1.0, "tune": gib, "profile": 200.0})
+    assert row.card_gb("prune", "tune") == card
+    assert row.card_gb("profile") is None and row.card_gb("prune") == 24
 
 
 def test_a_model_of_no_known_shape_says_so_and_the_others_are_planned():
@@ -282,6 +284,7 @@ def test_the_text_marks_every_figure_as_an_estimate(tmp_path, capsys):
     figures = row.split("loraprune")[1].split()
     assert figures[0] == "2"  # cells
     assert all(f.startswith("~") or f in ("-", "40", "GB") for f in figures[1:])
+    assert [f for f in figures if f.startswith("~")] != []
     assert "? other: no shape is known" in shown and "300 TFLOP/s" in shown
     assert "total of 9 cells" in shown
     assert plan_text(file, Assumptions(tflops=300)) + "\n" == shown

@@ -19,7 +19,8 @@ GIB, GB = 2**30, 1e9
 CARDS_GIB = {24: 22.5, 40: 38.5, 48: 46.5, 80: 78.0, 141: 139.0}
 """Memory that a card of so many GB leaves to a process."""
 MARGIN = 1.1
-JOBS = ("prune", "tune", "evaluate", "profile")
+CELL_JOBS = ("prune", "tune", "evaluate")
+JOBS = (*CELL_JOBS, "profile")
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,9 @@ class PlanRow:
     disk_gb: float = 0.0
     reason: str | None = None
 
-    @property
-    def card_gb(self) -> int | None:
-        """The smallest card on which every job of the row fits with 10 % to spare."""
-        need = MARGIN * max(self.memory_gib.values(), default=0.0)
+    def card_gb(self, *jobs: str) -> int | None:
+        """The smallest card on which these jobs fit with 10 % to spare; None if there is none."""
+        need = MARGIN * max((self.memory_gib.get(job, 0.0) for job in jobs), default=0.0)
         return next((gb for gb, gib in CARDS_GIB.items() if need <= gib), None)
 
 
@@ -153,7 +153,7 @@ def plan_text(file: Path, assumptions: Assumptions) -> str:
     campaign = build(read_yaml(file), file=str(file), check_files=False)
     rows = plan_rows(campaign, assumptions)
     head = ["model", "parameters", "row", "cells", *(f"{job} GiB" for job in JOBS)]
-    head += ["fits on", "GPU h", "disk GB"]
+    head += ["cells on", "profile on", "GPU h", "disk GB"]
     table = tabulate([_line(row) for row in rows], head, "simple", disable_numparse=True)
     lines = [f"{file}: estimates from shapes, not measurements", "", table, ""]
     return "\n".join([*lines, *_totals(rows), *_unknown(rows), *_notes(campaign, assumptions)])
@@ -161,11 +161,16 @@ def plan_text(file: Path, assumptions: Assumptions) -> str:
 
 def _line(row: PlanRow) -> list[str]:
     if row.reason:
-        return [row.model, "?", row.label, str(row.cells), *["?"] * (len(JOBS) + 3)]
+        return [row.model, "?", row.label, str(row.cells), *["?"] * (len(JOBS) + 4)]
     memory = [f"~{row.memory_gib[job]:.1f}" if job in row.memory_gib else "-" for job in JOBS]
-    fits = f"{row.card_gb} GB" if row.card_gb else f"none of {max(CARDS_GIB)} GB"
+    cards = [_card(row.card_gb(*CELL_JOBS))]
+    cards.append(_card(row.card_gb("profile")) if "profile" in row.memory_gib else "-")
     figures = [f"~{row.hours:.1f}", f"~{row.disk_gb:.1f}"]
-    return [row.model, f"{row.parameters:,}", row.label, str(row.cells), *memory, fits, *figures]
+    return [row.model, f"{row.parameters:,}", row.label, str(row.cells), *memory, *cards, *figures]
+
+
+def _card(gb: int | None) -> str:
+    return f"{gb} GB" if gb else f"> {max(CARDS_GIB)} GB"
 
 
 def _totals(rows: list[PlanRow]) -> list[str]:
@@ -174,15 +179,13 @@ def _totals(rows: list[PlanRow]) -> list[str]:
         return ["total: nothing could be estimated"]
     cells = sum(row.cells for row in known)
     hours, disk = sum(row.hours for row in known), sum(row.disk_gb for row in known)
-    largest = max(max(row.memory_gib.values()) for row in known)
-    weights = max(row.weight_gib for row in known)
-    cards = [row.card_gb for row in known]
-    card = "no single card" if None in cards else f"{max(cards)} GB cards"
+    weights = {row.model: row.weight_gib for row in known}
+    cards = [row.card_gb(*CELL_JOBS) for row in known]
     return [
-        f"total of {cells} cells: ~{hours:.0f} GPU h, ~{disk:.0f} GB of results on disk "
-        f"(checkpoints of the models come on top); all of it fits on {card}",
-        f"largest job: ~{largest:.0f} GiB on the device, and ~{weights:.0f} GiB of host memory "
-        "through which weights are loaded",
+        f"total of {cells} cells: ~{hours:.0f} GPU h, ~{disk:.0f} GB of results beside "
+        f"~{sum(weights.values()) * GIB / GB:.0f} GB of models",
+        f"all cells fit on cards of {_card(None if None in cards else max(filter(None, cards)))}; "
+        f"host memory: ~{max(weights.values()):.0f} GiB and a few more (weights pass through it)",
     ]
 
 
@@ -204,6 +207,8 @@ def _notes(campaign: Campaign, assumptions: Assumptions) -> list[str]:
         "for each tuning example where no token budget is given; bfloat16 unless the entry says",
         "per token: 2 N forward, 4 N with LoRA, 6 N with all gradients (N: parameters in use); "
         "memory: weights + activations + 16 bytes for each LoRA parameter",
+        "a profile holds the dense model and all sparsities of a row at once: plan fewer of them "
+        "where it does not fit",
         "not in it: what methods that tune by themselves add to LoRA, waiting, retries; "
         "docs/paper-reproduction.md has the formulas",
     ]
