@@ -62,8 +62,44 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if there is one")
     command.set_defaults(run=_claims)
 
+    _add_checkpoint_tools(commands)
     _add_jobs(commands)
     return parser
+
+
+def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Sub-commands that plan for checkpoints or rewrite them."""
+    command = commands.add_parser("convert", help="make a stock folder of a Baichuan-7B checkpoint")
+    command.add_argument("source", type=Path, help="checkpoint folder with safetensors")
+    command.add_argument("out", type=Path, help="folder to write")
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser("export", help="rewrite a pruned model for stock loaders")
+    command.add_argument("folder", type=Path, help="a pruned model, such as <cell>/model")
+    command.add_argument("out", type=Path, help="folder to write")
+    command.add_argument(
+        "--uniform",
+        nargs="?",
+        const="pad",
+        required=True,
+        choices=["pad", "cut"],
+        help="pad (default): zero units up to the largest layer, the same function; "
+        "cut: down to the smallest layer, a smaller and other model",
+    )
+    command.set_defaults(run=_export)
+
+    command = commands.add_parser("plan", help="estimate GPU hours, memory and disk of a campaign")
+    command.add_argument("file", type=Path, help="config/<campaign>.yaml")
+    command.add_argument(
+        "--tflops", type=float, default=150.0, help="arithmetic that the GPU sustains; default 150"
+    )
+    command.add_argument(
+        "--example-tokens",
+        type=int,
+        default=150,
+        help="mean tokens of a tuning example, where epochs and no token budget are given",
+    )
+    command.set_defaults(run=_plan)
 
 
 def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -118,6 +154,29 @@ def _job(options: argparse.Namespace) -> None:
         threads=options.threads,
         timeout_s=options.timeout or None,
     )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from prunebench.convert import convert
+
+    done = convert(options.source, options.out)
+    print(
+        f"{options.out}: {done.shards} shards, {done.parameters:,} parameters, tokenizer from "
+        f"{done.tokenizer}"
+    )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from prunebench.export import export_uniform
+
+    for line in export_uniform(options.folder, options.out, how=options.uniform).lines():
+        print(line)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from prunebench.estimate import Assumptions, plan_text
+
+    print(plan_text(options.file, Assumptions(options.tflops, options.example_tokens)))
 
 
 def _world(options: argparse.Namespace) -> None:

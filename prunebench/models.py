@@ -33,9 +33,12 @@ def load(
     source  a local folder (stock, or pruned to shapes that no config describes) or a hub id
     dtype   torch's name of the type of the weights
 
-    Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded.
+    Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded, or
+    when its weights are not exactly those that its config describes.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     folder = Path(source)
@@ -50,8 +53,8 @@ def load(
             model = _load_mixed(folder, dtype=getattr(torch, dtype))
         else:
             model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise Invalid(f"model {source}: cannot be loaded: {_reason(error)}") from None
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise Invalid(f"model {source}: {_why_not_loaded(error, folder)}") from None
     if getattr(model.config, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
     return model.to(device).eval(), tokenizer
@@ -64,11 +67,13 @@ def save(
     *,
     uniform: bool,
     decision: str | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a Hugging Face folder in safetensors, whole or not at all.
 
     uniform   the stock class can build the model from its config (what surgery reported)
     decision  the Decision as JSON text, kept beside the weights
+    origin    for a model that was made from a saved one: what was done to it, kept there too
 
     Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
     """
@@ -80,6 +85,8 @@ def save(
     marker = {"format": 1, "loadable_by": "transformers" if stock else "prunebench"}
     if decision is not None:
         marker["decision"] = json.loads(decision)
+    if origin is not None:
+        marker["origin"] = dict(origin)
     (partial / MARKER).write_text(json.dumps(marker, sort_keys=True) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -104,8 +111,9 @@ def weight_files(folder: Path) -> list[Path]:
     single = folder / "model.safetensors"
     if not single.is_file():
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        what = "only pickled weights; convert them to" if pickled else "no"
-        raise Invalid(f"model {folder}: found {what} safetensors weights")
+        what = "only pickled weights" if pickled else "no safetensors weights"
+        how = "; docs/paper-reproduction.md says how to convert them" if pickled else ""
+        raise Invalid(f"model {folder}: expected safetensors, found {what}{how}")
     return [single]
 
 
@@ -170,13 +178,7 @@ def _load_stock(source: str, **options: Any) -> PreTrainedModel:
         ignore_mismatched_sizes=True,
         **options,
     )
-    for problem in ("missing", "unexpected", "mismatched"):
-        names = [str(key) for key in sorted(report[f"{problem}_keys"])]
-        if names:
-            raise Invalid(
-                f"model {source}: weights and config disagree: {len(names)} weights are {problem}, "
-                f"{names[0]} among them"
-            )
+    _check_fit(source, report)
     return model
 
 
@@ -237,7 +239,38 @@ def describe(folder: Path) -> Mapping[str, Any]:
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
 
 
-def _reason(error: BaseException) -> str:
+def _check_fit(source: str | Path, report: Mapping[str, Any]) -> None:
+    """Raise Invalid unless every weight came from a file, and every weight in a file has its place.
+
+    transformers itself draws what is missing at random, and leaves out what has no place.
+    """
+    misfits = [
+        f"{name} has shape {tuple(got)}, the config says {tuple(expected)}"
+        for name, got, expected in sorted(report["mismatched_keys"])
+    ]
+    misfits += [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    surplus = (name for name in report["unexpected_keys"] if name.endswith(".weight"))
+    misfits += [f"{name} is not in the config's model" for name in sorted(surplus)]
+    if misfits:
+        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+        raise Invalid(f"model {source}: weights and config disagree: {misfits[0]}{more}")
+
+
+def _why_not_loaded(error: Exception, folder: Path) -> str:
+    """One line for the user on an error of transformers or safetensors."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    if isinstance(error, SafetensorError):
+        return f"a weight file is cut off or no safetensors at all: {error}"
+    if isinstance(error, StrictDataclassError):
+        return f"its config is not valid: {' '.join(str(error).split())}"
     if "trust_remote_code" in str(error):
-        return "it needs code of its own, which runs only if its entry says trust_remote_code: true"
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        return (
+            "needs code from the checkpoint, which is not run unless the model's entry says "
+            "trust_remote_code: true (`prunebench convert` makes Baichuan-7B load without)"
+        )
+    first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    if isinstance(error, OSError) and not folder.is_dir():
+        return f"neither a folder nor to be had from the hub or its cache: {first}"
+    return f"cannot be loaded: {first}"

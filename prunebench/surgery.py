@@ -181,12 +181,17 @@ def cut(model: PreTrainedModel, decision: Decision, tokens: Tensor) -> tuple[Ver
         expected = logits(model, tokens)
     stock = slice_model(model, decision)
     got = logits(model, tokens)
-    largest = dense.abs().max().item()
-    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
-    tolerance = max(1e-4, 5e-6 * largest) if exact else 0.04 * largest
+    most = tolerance(model, dense)
     difference = (got - expected).abs().max().item()
     effect = (expected - dense).abs().max().item()
-    return Verification(difference, effect, tolerance, difference <= tolerance), stock
+    return Verification(difference, effect, most, difference <= most), stock
+
+
+def tolerance(model: PreTrainedModel, reference: Tensor) -> float:
+    """Logit difference that rounding explains, for logits as large as `reference`: see `cut`."""
+    largest = reference.abs().max().item()
+    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    return max(1e-4, 5e-6 * largest) if exact else 0.04 * largest
 
 
 @torch.no_grad()

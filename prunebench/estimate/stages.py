@@ -1,0 +1,190 @@
+"""The formulas: memory and time of each stage of a cell, on one GPU.
+
+Coefficients of activations are bytes for each token and feature. They were fitted to what the
+stages of this suite allocate on small models in bfloat16, and the tests compare them anew.
+Attention is taken as computed in blocks, so that nothing grows with the square of the length
+(eager attention and ALiBi need more).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunebench.errors import Unsupported
+from prunebench.estimate.sizes import Sizes
+from prunebench.evaluate import TOKENS_PER_BATCH
+
+TRAINED_BYTES = 16
+"""Of a trained parameter: fp32 value, gradient and AdamW's two moments."""
+REDUCED_BYTES = 12
+"""Of the one weight whose gradient is being reduced: the gradient and fp32 products."""
+PADDING = 1.36
+"""Tokens with padding / tokens: Alpaca in micro-batches of 4, cut at 256 tokens."""
+CHARACTERS_PER_TOKEN = 3.7
+CORPUS_CHARACTERS = {
+    ("wikitext2", "test"): 1.26e6,
+    ("wikitext2", "train"): 10.8e6,
+    ("ptb", "validation"): 0.40e6,
+    ("ptb", "train"): 5.1e6,
+}
+"""Of the texts of the papers; others are taken as OTHER_CHARACTERS."""
+OTHER_CHARACTERS = 1.0e6
+INSTRUCTION_RECORDS = {"alpaca": 51_760, "lamini": 2_585_615}
+SUITE_TOKENS = {"zeroshot/7": 5.5e6, "zeroshot/pat14": 16e6}
+"""Of all requests: for zeroshot/7 its characters / 4; for zeroshot/pat14 a guess by item counts."""
+SUITE_ITEMS = {"zeroshot/7": 20_465, "zeroshot/pat14": 43_000}
+SUITE_TASKS = {"zeroshot/7": 7, "zeroshot/pat14": 14}
+JOB_S = 30.0
+"""Start of a process and its imports."""
+DISK_BYTES_PER_S = 1e9
+DECODE_STEP_S = 0.03
+"""One token through a PyTorch decoder: bound by launches, hardly by the model's size."""
+WARMUP = 3
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the shapes do not tell.
+
+    tflops          arithmetic that the GPU sustains, 10^12 operations per second
+    example_tokens  mean tokens of a tuning example
+    """
+
+    tflops: float = 150.0
+    example_tokens: int = 150
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job: peak device memory, operations, bytes read and written, and other seconds."""
+
+    memory_bytes: float
+    operations: float = 0.0
+    traffic_bytes: float = 0.0
+    other_s: float = 0.0
+
+    def seconds(self, assumptions: Assumptions) -> float:
+        """Wall time of the job."""
+        arithmetic_s = self.operations / (assumptions.tflops * 1e12)
+        return JOB_S + arithmetic_s + self.traffic_bytes / DISK_BYTES_PER_S + self.other_s
+
+
+def load_only(sizes: Sizes) -> Stage:
+    """Weights are read and, at most, looked at one by one."""
+    return Stage(
+        sizes.weight_bytes + REDUCED_BYTES * sizes.largest, traffic_bytes=sizes.weight_bytes
+    )
+
+
+def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
+    """One forward and backward pass over `tokens`, gradients reduced as they come; then a save.
+
+    Memory: weights + tokens (4 outputs + 12 vocabulary) + 12 largest weight. Operations: 6 active
+    parameters per token.
+    """
+    activations = tokens * (4 * sizes.outputs + 12 * sizes.vocabulary)
+    return Stage(
+        sizes.weight_bytes + activations + REDUCED_BYTES * sizes.largest,
+        operations=6.0 * sizes.active * tokens,
+        traffic_bytes=(1 + kept) * sizes.weight_bytes,
+    )
+
+
+def tune(sizes: Sizes, settings: Any, lora: int, tokens: float, kept: float) -> Stage:
+    """LoRA on a model of which the share `kept` is left.
+
+    Memory: weights + 16 LoRA parameters + micro-batch tokens (5 inputs + 4 outputs + 14
+    vocabulary). Operations: 4 active parameters + 6 LoRA parameters per token, padding included
+    (frozen weights have no gradients).
+    """
+    at_once = settings.micro_batch * settings.length
+    activations = at_once * (5 * sizes.inputs + 4 * sizes.outputs + 14 * sizes.vocabulary)
+    weights = kept * sizes.weight_bytes
+    return Stage(
+        weights + TRAINED_BYTES * lora + activations,
+        operations=PADDING * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
+        traffic_bytes=2 * weights,
+    )
+
+
+def tuning_tokens(recovery: Mapping[str, Any], settings: Any, assumptions: Assumptions) -> float:
+    """Tokens of a tuning: its budget, or its epochs times the size of its data.
+
+    Raises Unsupported where the size of the data is not known.
+    """
+    if settings.tokens is not None:
+        return float(settings.tokens)
+    if "text" in recovery:
+        characters = CORPUS_CHARACTERS.get((recovery["text"], "train"), OTHER_CHARACTERS)
+        return settings.epochs * characters / CHARACTERS_PER_TOKEN
+    records = INSTRUCTION_RECORDS.get(recovery["instructions"])
+    if records is None:
+        raise Unsupported(
+            f"how many records {recovery['instructions']!r} has is not known; give a token budget"
+        )
+    return settings.epochs * records * min(assumptions.example_tokens, settings.length)
+
+
+def evaluate(
+    sizes: Sizes,
+    protocols: Sequence[Mapping[str, Any]],
+    zeroshot: Mapping[str, Any] | None,
+    kept: float,
+) -> Stage:
+    """Perplexities and zero-shot tasks. Memory is that of the perplexities: the zero-shot batch
+    grows into whatever memory there is.
+
+    Memory: weights + 4096 tokens (2 vocabulary + 4 outputs of one block). Operations: 2 active
+    parameters per token.
+    """
+    at_once = max([TOKENS_PER_BATCH, *(p["length"] for p in protocols)])
+    block = 4 * sizes.outputs / sizes.layers
+    tokens = sum(_corpus_tokens(p) for p in protocols) + _suite_tokens(zeroshot)
+    weights = kept * sizes.weight_bytes
+    return Stage(
+        weights + at_once * (2 * sizes.vocabulary + block),
+        operations=2.0 * kept * sizes.active * tokens,
+        traffic_bytes=weights,
+    )
+
+
+def profile(sizes: Sizes, settings: Mapping[str, Any], kept: Sequence[float]) -> Stage:
+    """All models of a row at once, the dense one among them; `kept` of each.
+
+    Memory: weights of all + the largest point's cache and one block's activations.
+    """
+    points = settings["points"]
+    rounds = settings.get("repeats", 20) + WARMUP
+    block = 4 * sizes.outputs / sizes.layers
+    work = max(
+        p["batch"] * (p["prompt"] + p["new"]) * sizes.cache * sizes.dtype_bytes
+        + p["batch"] * (p["prompt"] * block + 2 * sizes.vocabulary)
+        for p in points
+    )
+    weights = sum(kept) * sizes.weight_bytes
+    prompts = sum(p["batch"] * p["prompt"] for p in points)
+    return Stage(
+        weights + work,
+        operations=2.0 * sum(kept) * sizes.active * prompts * rounds,
+        traffic_bytes=weights,
+        other_s=DECODE_STEP_S * rounds * len(kept) * sum(p["new"] for p in points),
+    )
+
+
+def _corpus_tokens(protocol: Mapping[str, Any]) -> float:
+    if protocol["limit"] is not None:
+        return protocol["limit"] * protocol["length"]
+    place = protocol["corpus"], protocol["split"]
+    return CORPUS_CHARACTERS.get(place, OTHER_CHARACTERS) / CHARACTERS_PER_TOKEN
+
+
+def _suite_tokens(zeroshot: Mapping[str, Any] | None) -> float:
+    if zeroshot is None:
+        return 0.0
+    suite, limit = zeroshot["suite"], zeroshot.get("limit")
+    tokens = SUITE_TOKENS.get(suite, 0.0)
+    if limit is None or not tokens:
+        return tokens
+    return tokens * min(1.0, limit * SUITE_TASKS[suite] / SUITE_ITEMS[suite])
