@@ -1,9 +1,9 @@
 """The formulas: memory and time of each stage of a cell, on one GPU.
 
 Coefficients of activations are bytes for each token and feature. They were fitted to what the
-stages of this suite allocate on small models in bfloat16, and the tests compare them anew.
-Attention is taken as computed in blocks, so that nothing grows with the square of the length
-(eager attention and ALiBi need more).
+stages of this suite allocate on small models, and the tests compare them anew (b: bytes of a
+weight). Attention is taken as computed in blocks, so that nothing grows with the square of the
+length (eager attention and ALiBi need more).
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def load_only(sizes: Sizes) -> Stage:
 def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
     """One forward and backward pass over `tokens`, gradients reduced as they come; then a save.
 
-    Memory: weights + tokens (4 outputs + 12 vocabulary) + 12 largest weight. Operations: 6 active
+    Memory: weights + tokens (2 b outputs + 12 vocabulary) + 12 largest weight. Operations: 6 active
     parameters per token.
     """
-    activations = tokens * (4 * sizes.outputs + 12 * sizes.vocabulary)
+    activations = tokens * (2 * sizes.dtype_bytes * sizes.outputs + 12 * sizes.vocabulary)
     return Stage(
         sizes.weight_bytes + activations + REDUCED_BYTES * sizes.largest,
         operations=6.0 * sizes.active * tokens,
@@ -95,12 +95,13 @@ def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
 def tune(sizes: Sizes, settings: Any, lora: int, tokens: float, kept: float) -> Stage:
     """LoRA on a model of which the share `kept` is left.
 
-    Memory: weights + 16 LoRA parameters + micro-batch tokens (5 inputs + 4 outputs + 14
-    vocabulary). Operations: 4 active parameters + 6 LoRA parameters per token, padding included
+    Memory: weights + 16 LoRA parameters + micro-batch tokens (5 inputs + 2 b outputs +
+    14 vocabulary). Operations: 4 active parameters + 6 LoRA parameters per token, padding included
     (frozen weights have no gradients).
     """
     at_once = settings.micro_batch * settings.length
-    activations = at_once * (5 * sizes.inputs + 4 * sizes.outputs + 14 * sizes.vocabulary)
+    kept_outputs = 2 * sizes.dtype_bytes * sizes.outputs
+    activations = at_once * (5 * sizes.inputs + kept_outputs + 14 * sizes.vocabulary)
     weights = kept * sizes.weight_bytes
     return Stage(
         weights + TRAINED_BYTES * lora + activations,
@@ -136,15 +137,15 @@ def evaluate(
     """Perplexities and zero-shot tasks. Memory is that of the perplexities: the zero-shot batch
     grows into whatever memory there is.
 
-    Memory: weights + 4096 tokens (2 vocabulary + 4 outputs of one block). Operations: 2 active
+    Memory: weights + 4096 tokens (b vocabulary + 2 b outputs of one block). Operations: 2 active
     parameters per token.
     """
     at_once = max([TOKENS_PER_BATCH, *(p["length"] for p in protocols)])
-    block = 4 * sizes.outputs / sizes.layers
+    block = 2 * sizes.outputs / sizes.layers
     tokens = sum(_corpus_tokens(p) for p in protocols) + _suite_tokens(zeroshot)
     weights = kept * sizes.weight_bytes
     return Stage(
-        weights + at_once * (2 * sizes.vocabulary + block),
+        weights + at_once * sizes.dtype_bytes * (sizes.vocabulary + block),
         operations=2.0 * kept * sizes.active * tokens,
         traffic_bytes=weights,
     )
@@ -157,12 +158,11 @@ def profile(sizes: Sizes, settings: Mapping[str, Any], kept: Sequence[float]) ->
     """
     points = settings["points"]
     rounds = settings.get("repeats", 20) + WARMUP
-    block = 4 * sizes.outputs / sizes.layers
-    work = max(
-        p["batch"] * (p["prompt"] + p["new"]) * sizes.cache * sizes.dtype_bytes
-        + p["batch"] * (p["prompt"] * block + 2 * sizes.vocabulary)
-        for p in points
+    block = 2 * sizes.outputs / sizes.layers
+    values = max(
+        p["batch"] * ((p["prompt"] + p["new"]) * sizes.cache + p["prompt"] * block) for p in points
     )
+    work = sizes.dtype_bytes * values
     weights = sum(kept) * sizes.weight_bytes
     prompts = sum(p["batch"] * p["prompt"] for p in points)
     return Stage(
