@@ -60,14 +60,13 @@ def _parser() -> argparse.ArgumentParser:
 def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Sub-commands of the workflow's rules."""
     for kind, inputs, text in (
-        ("prune", 0, "prune one cell"),
+        ("prune", "*", "prune one cell"),
         ("recover", 1, "tune one pruned cell with LoRA"),
         ("evaluate", 1, "measure perplexity and accuracy of one cell"),
         ("profile", "+", "measure size, latency and memory of one row"),
     ):
         command = commands.add_parser(kind, help=f"job: {text}")
-        if inputs:
-            command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
+        command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
         command.add_argument("--spec", required=True, help="the job's input, as JSON")
         command.add_argument("--out", required=True, type=Path, help="result file")
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -99,7 +98,7 @@ def _job(options: argparse.Namespace) -> None:
 
     run(
         options.kind,
-        [*getattr(options, "inputs", []), "--spec", options.spec],
+        [*options.inputs, "--spec", options.spec],
         options.out,
         device=options.device,
         threads=options.threads,

@@ -12,6 +12,7 @@ from prunebench.errors import Invalid
 from prunebench.plan import dense_cell, stage
 from prunebench.plugins import read_yaml
 from prunebench.record import provenance, write, write_json
+from prunebench.rows import Row
 
 SEED_NOTE = "measured on the first seed: time and memory depend on shapes alone"
 
@@ -119,9 +120,11 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
             "sparsity": cell.sparsity,
             "seed": cell.seed,
             "recovery": row.recovery,
+            "matched": row.matched,
         },
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
+        "decision": pruned.get("decision"),
         "verify": _verify(pruned, missing),
         "export": final.get("export", missing),
         "perplexity": evaluated.get("perplexity", missing),
@@ -129,7 +132,9 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
         "profile": profiled,
         "cost": {"status": "ok", **cost} if cost["prune"] else missing,
         "leak": _leak(campaign, pruned, row.recovery or campaign.plugins[row.method].tunes_itself),
+        "tuning": _tuning(campaign, row, final),
         "notes": _notes(pruned),
+        "method_notes": pruned.get("method_notes"),
         "provenance": _provenance(pruned, final, evaluated),
     }
 
@@ -211,6 +216,20 @@ def _verify(pruned: Mapping[str, Any], missing: dict[str, Any]) -> dict[str, Any
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     return {"status": "ok", "reason": None, **{key: pruned["verify"][key] for key in keys}}
+
+
+def _tuning(campaign: Campaign, row: Row, final: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the model was tuned on, and the trainer's report where the suite did it."""
+    if campaign.recovery is None or final["status"] != "ok":
+        return None
+    if not row.recovery and not campaign.plugins[row.method].tunes_itself:
+        return None
+    data = {"instructions": campaign.recovery["instructions"]}
+    if row.recovery:
+        return {**data, "by": "suite", **final.get("tuning", {})}
+    noted = final.get("method_notes", {}).get("tuning")
+    known = noted.items() if isinstance(noted, Mapping) else ()
+    return {**data, "by": "method", **{k: v for k, v in known if k in ("tuning_tokens", "steps")}}
 
 
 def _notes(pruned: Mapping[str, Any]) -> list[str]:

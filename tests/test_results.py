@@ -133,6 +133,30 @@ def test_a_record_has_every_part_and_is_valid(folder):
     assert results.failures(folder) == []
 
 
+def test_a_record_tells_of_decision_notes_and_tuning(folder):
+    kept = {"layers.0.heads": {"kind": "heads", "layer": 0, "units": 4, "kept": 2}}
+    note = {"plot": "line", "title": "t", "x_label": "x", "y_label": "y", "series": {"a": [[0, 1]]}}
+    noted = {**PRUNED, "decision": kept, "method_notes": {"curve": note}}
+    put(folder, f"cells/{PATHS['random']}/prune.json", noted)
+    results.make_tables(folder)
+    found = record.read(folder / "cells" / PATHS["random"] / "record.json")
+    assert found["decision"] == kept and found["method_notes"] == {"curve": note}
+    assert found["tuning"] is None and found["cell"]["matched"] is None
+
+
+def test_what_it_was_tuned_on_is_in_the_record(folder):
+    recovery = {"instructions": "demo", "tokens": 1000}
+    built = config.build({**copy.deepcopy(CAMPAIGN), "recovery": recovery}, file="toy.yaml")
+    (folder / "cells/m/random+lora/0.5/seed0").mkdir(parents=True)
+    tuned = {**PRUNED, "tuning": {"steps": 2, "tuning_tokens": 990, "loss": [[1, 2.5], [2, 2.25]]}}
+    put(folder, "cells/m/random+lora/0.5/seed0/recover.json", tuned)
+    put(folder, "cells/m/random+lora/0.5/seed0/evaluate.json", EVALUATED)
+    found = results.assemble(built, Cell("m", "random+lora", 0.5, 0))
+    assert found["tuning"] == {"instructions": "demo", "by": "suite", **tuned["tuning"]}
+    record.write(folder / "tuned.json", found)
+    assert results.assemble(built, Cell("m", "dense", 0.0, 0))["tuning"] is None
+
+
 def test_leaks_count_only_for_text_that_the_method_was_given(folder):
     found = assembled()["leak"]["sets"]["newswire-test"]
     assert found["share"] == 0.1 and found["same_corpus"]
