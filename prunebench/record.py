@@ -48,19 +48,24 @@ def write_json(path: Path, mapping: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file that is there whole or not at all, whenever the process dies.
+    """Write a UTF-8 file as `write_bytes` does, with line ends as they are.
+
+    A lone surrogate is written as its escape, which in JSON is what it means.
+    """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the process dies.
 
     The temporary file lies in the same folder, for os.replace is atomic only within a file system.
-    A lone surrogate is written as its escape, which in JSON is what it means.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(
-            temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n"
-        ) as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

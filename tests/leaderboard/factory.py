@@ -114,6 +114,7 @@ def cell(
     campaign: str = "demo",
     recovery: bool = False,
     params: dict[str, Any] | None = None,
+    matched: str | None = None,
 ) -> dict[str, Any]:
     return {
         "campaign": campaign,
@@ -124,6 +125,7 @@ def cell(
         "sparsity": sparsity,
         "seed": seed,
         "recovery": recovery,
+        "matched": matched,
     }
 
 
