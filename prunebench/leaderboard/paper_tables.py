@@ -55,9 +55,9 @@ ORDER = (REPRODUCED, CLOSE, NOT, NOT_COMPARABLE, UNCONFIRMED)
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Numbers that have a measured one beside them."""
     rows = [_verdict_row(verdict) for verdict in verdicts if verdict.measured is not None]
-    header = ("Paper", "Source", "Evidence", "Model", "Row", "Sparsity", "Quantity")
-    header += ("Paper value", "Measured (n)", "Difference (95 % interval)", "Tolerance", "Verdict")
-    align = ["left"] * 5 + ["right", "left"] + ["right"] * 4 + ["left"]
+    header = ("Verdict", "Paper", "Source", "Evidence", "Model", "Row", "Sparsity", "Quantity")
+    header += ("Paper value", "Measured (n)", "Difference (95 % interval)", "Tolerance", "Reason")
+    align = ["left"] * 6 + ["right", "left"] + ["right"] * 4 + ["left"]
     return _table("Published numbers", header, align, rows)
 
 
@@ -76,9 +76,9 @@ def unmatched_table(verdicts: Sequence[Verdict]) -> Table:
 def claim_table(claims: Sequence[Judged]) -> Table:
     """Claims, judged or with the reason why not."""
     rows = [_claim_row(judged) for judged in claims]
-    header = ("Paper", "Claim", "Evidence", "Claimed", "Model", "Rows", "Quantity")
-    header += ("Measured (95 % interval)", "Size", "Verdict")
-    align = ["left"] * 3 + ["right"] + ["left"] * 3 + ["right"] * 2 + ["left"]
+    header = ("Verdict", "Paper", "Claim", "Evidence", "Claimed", "Model", "Rows", "Quantity")
+    header += ("Measured (95 % interval)", "Size", "Reason")
+    align = ["left"] * 4 + ["right"] + ["left"] * 3 + ["right"] * 2 + ["left"]
     return _table("Claims", header, align, rows)
 
 
@@ -167,8 +167,8 @@ def _verdict_row(verdict: Verdict) -> list[str]:
     show = _in_paper_units(unit)
     spread = formats.MISSING if math.isnan(measured.sd) else show(measured.sd)
     ends = (measured.low - number.value, measured.high - number.value)
-    why = f": {verdict.reason}" if verdict.reason else ""
     return [
+        verdict.verdict,
         f"arXiv {number.arxiv}",
         f"{number.table} ({number.version}), {number.label or number.method}",
         EVIDENCE[number.evidence],
@@ -180,12 +180,12 @@ def _verdict_row(verdict: Verdict) -> list[str]:
         f"{show(measured.mean)} ± {spread} ({measured.n})",
         _difference(verdict.difference, *ends, show),
         verdict.tolerance_text,
-        f"{verdict.verdict}{why}",
+        verdict.reason,
     ]
 
 
 def _claim_row(judged: Judged) -> list[str]:
-    rule, why = judged.rule, f": {judged.reason}" if judged.reason else ""
+    rule = judged.rule
     claimed = measured = size = ""
     quantity = _wanted(rule) if rule else ""
     if rule is not None:
@@ -201,6 +201,7 @@ def _claim_row(judged: Judged) -> list[str]:
     rows = f"{judged.row} against {judged.against}" if judged.row else ""
     source = f" ({judged.claim.source})" if judged.claim.source else ""
     return [
+        judged.verdict,
         f"arXiv {judged.arxiv}",
         judged.claim.text + source,
         EVIDENCE[judged.claim.evidence],
@@ -210,7 +211,7 @@ def _claim_row(judged: Judged) -> list[str]:
         quantity,
         measured,
         size,
-        f"{judged.verdict}{why}",
+        judged.reason,
     ]
 
 
@@ -240,5 +241,8 @@ def _signed(value: float, show: Any) -> str:
 
 
 def _table(title: str, header: tuple, align: list[str], rows: list[list[str]]) -> Table:
+    """A table; a last column in which nothing stands is left out."""
+    if rows and not any(row[-1] for row in rows):
+        header, align, rows = header[:-1], align[:-1], [row[:-1] for row in rows]
     cells = tuple(tuple(Cell(formats.one_line(text)) for text in row) for row in rows)
     return Table(title, "", header, tuple(align), cells)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench import record
-from prunebench.leaderboard import exports, markdown, paper_tables
+from prunebench.leaderboard import exports, markdown, page, paper_tables, plots
 from prunebench.leaderboard.claims import Judged, judge_claims
 from prunebench.leaderboard.collect import Collected, Problem, collect
 from prunebench.leaderboard.facts import Facts, gather
+from prunebench.leaderboard.fronts import make_fronts
 from prunebench.leaderboard.sections import make_sections, rank_table
 from prunebench.leaderboard.statistics import average_ranks, summarise
 from prunebench.leaderboard.tables import Section, Table
@@ -74,7 +75,19 @@ def build(
     for name, text in texts.items():
         record.write_text(out / name, text)
     record.write_bytes(out / "leaderboard.parquet", exports.parquet_bytes(leaderboard))
+    drawn = dict(plots.plot_files(make_fronts(collected, summary)))
+    for name, content in drawn.items():
+        record.write_bytes(out / "plots" / name, content)
+    _remove_others(out / "plots", drawn)
+    record.write_text(out / "index.html", page.render(report))
     return report
+
+
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Delete plots of an earlier build that this one does not have."""
+    for path in folder.glob("*.*"):
+        if path.suffix in (".svg", ".png") and path.name not in kept:
+            path.unlink()
 
 
 def analyse(
@@ -103,6 +116,7 @@ def analyse(
 
 
 FILES = (
+    "index.html",
     *("leaderboard.md", "leaderboard.csv", "leaderboard.parquet", "cells.csv"),
     *("paper_vs_measured.md", "paper_vs_measured.csv", "failures.md"),
 )
