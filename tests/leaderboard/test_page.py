@@ -49,15 +49,18 @@ class Tags(HTMLParser):
             self.scripts[-1] += data
 
 
-def rich(**changes: Any) -> list[dict[str, Any]]:
+def rich(*models: str) -> list[dict[str, Any]]:
     """Two methods at two sparsities with all that a cell's section draws, and lost cells."""
-    records = list(factory.campaign(methods=("pat", "random"), sparsities=(0.2, 0.5), **changes))
+    models = models or ("demo-llama",)
+    grid = {"methods": ("pat", "random"), "sparsities": (0.2, 0.5)}
+    records = list(factory.campaign(models=models, **grid))
     for record in records:
         if record["cell"]["sparsity"]:
             record |= {"decision": factory.decision(), "method_notes": factory.notes()}
             record["tuning"] = factory.tuning()
-    records.append(factory.lost(label="hywia", reason="out of memory"))
-    return [*records, factory.lost(label="other", status="skipped", reason="needs a GPU")]
+    records.append(factory.lost(model=models[0], label="hywia", reason="out of memory"))
+    skipped = {"status": "skipped", "reason": "needs a GPU"}
+    return [*records, factory.lost(model=models[0], label="other", **skipped)]
 
 
 def page(records: list[dict[str, Any]], out: Path, **more: Any) -> str:

@@ -42,7 +42,8 @@ function filterRows() {
 
 // --- Pareto plot ------------------------------------------------------------------------------
 
-const shown = { front: 0, quality: 0, cost: 0, off: new Set() };
+const drawn = (front) => front.qualities.length && front.costs.length;
+const shown = { front: Math.max(0, data.fronts.findIndex(drawn)), quality: 0, cost: 0, off: new Set() };
 
 function chooser(label, options, key) {
   const select = element("select", { id: `pareto-${key}` }, ...options.map((text, i) => element("option", { value: i }, text)));
@@ -57,7 +58,7 @@ function chooser(label, options, key) {
 
 function startPareto() {
   const front = data.fronts[shown.front];
-  if (!front || !front.qualities.length || !front.costs.length) {
+  if (!front || !drawn(front)) {
     document.getElementById("pareto-plot").replaceChildren("Nothing that could be drawn was measured.");
     if (!front) return;
   }
@@ -244,10 +245,10 @@ startPareto();
 document.getElementById("filter").addEventListener("input", filterRows);
 document.getElementById("sparsity").addEventListener("change", filterRows);
 addEventListener("hashchange", showCell);
-let drawn = innerWidth;
+let width = innerWidth;
 addEventListener("resize", () => {
-  if (innerWidth === drawn) return;
-  drawn = innerWidth;
+  if (innerWidth === width) return;
+  width = innerWidth;
   drawPareto();
   openCell();
 });
