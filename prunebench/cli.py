@@ -38,6 +38,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_report)
 
+    command = commands.add_parser("compare", help="show where two campaigns differ beyond error")
+    command.add_argument("first", type=Path, metavar="A", help="results/<campaign>")
+    command.add_argument("second", type=Path, metavar="B", help="results of the other, or version")
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser("show", help="print one cell's record for a person")
+    command.add_argument("cell", type=Path, metavar="CELL", help="a record.json or its folder")
+    command.set_defaults(run=_show)
+
     command = commands.add_parser("check", help="exit with 1 if a cell of a campaign failed")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_check)
@@ -138,10 +147,26 @@ def _leak(options: argparse.Namespace) -> None:
     write_leaks(options.folder)
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int:
     from prunebench.results import report_text
 
-    print(report_text(options.folder))
+    text, complete = report_text(options.folder)
+    print(text)
+    return 0 if complete else 1
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from prunebench.results import compare_text
+
+    print(compare_text(options.first, options.second))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from prunebench.leaderboard.show import record_text
+    from prunebench.record import read
+
+    path = options.cell / "record.json" if options.cell.is_dir() else options.cell
+    print(record_text(read(path)), end="")
 
 
 def _check(options: argparse.Namespace) -> int:

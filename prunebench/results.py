@@ -35,11 +35,24 @@ def write_leaks(folder: Path) -> None:
     write_json(folder / "leak.json", {"status": "ok", **check(read_campaign(folder))})
 
 
-def report_text(folder: Path) -> str:
-    """The leaderboard for a terminal, and where its files are; all of them are written anew."""
+def report_text(folder: Path) -> tuple[str, bool]:
+    """The leaderboard for a terminal, and whether nothing failed; all files are written anew."""
     from prunebench import leaderboard
 
-    return leaderboard.terminal(_build(read_campaign(folder), folder, record_paths(folder)))
+    report = _build(read_campaign(folder), folder, record_paths(folder))
+    return leaderboard.terminal(report), report.complete
+
+
+def compare_text(first: Path, second: Path) -> str:
+    """Two campaigns' numbers side by side for a terminal; neither folder is touched."""
+    from prunebench import leaderboard
+
+    reports = []
+    for folder in (first, second):
+        name = read_campaign(folder).name
+        records, problems = leaderboard.load(record_paths(folder), root=folder)
+        reports.append(leaderboard.analyse(records, problems, folder, title=name))
+    return leaderboard.side_by_side(*reports, names=(str(first), str(second)))
 
 
 def _build(campaign: Campaign, folder: Path, paths: list[Path]) -> Report:
