@@ -78,6 +78,7 @@ def build(
     drawn = dict(plots.plot_files(make_fronts(collected, summary)))
     for name, content in drawn.items():
         record.write_bytes(out / "plots" / name, content)
+    (out / "plots").mkdir(exist_ok=True)
     _remove_others(out / "plots", drawn)
     record.write_text(out / "index.html", page.render(report))
     return report
