@@ -24,7 +24,7 @@ ACTIVATE = . "$(VENV)/bin/activate"
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean distclean
+.PHONY: help install demo test browser lint bench clean distclean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,13 @@ demo: $(DONE) ## Run the embedded campaign to the end and print its leaderboard
 test: $(DONE) ## Run the tests (PYTEST_ARGS="-x tests/test_record.py" runs some of them)
 	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 PRUNEBENCH_LOCKED=1 \
 	python -m pytest $(PYTEST_ARGS)
+
+browser: ## Install the browser that tests the report's page (Debian, Ubuntu; as root)
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \
+	  echo "chromium and chromedriver are here already"; \
+	else \
+	  apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; \
+	fi
 
 lint: $(DONE) ## Check style: Python with ruff, rules with snakefmt
 	@$(ACTIVATE) && ruff check . && \

@@ -24,6 +24,9 @@ except PrunebenchError as error:
 OUT = campaign.out
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 

@@ -1,8 +1,8 @@
 """How long and how much memory the tables of many cells take: `leaderboard_scale.py [CELLS]`.
 
 Writes that many synthetic records (10,000 unless told), reads them back as the leaderboard job
-does, and builds every table. Prints, per step, seconds on the clock and on the processor, and the
-peak memory of the process.
+does, and builds every table, plot and the page. Prints, per step, seconds on the clock and on the
+processor, and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from leaderboard import factory  # noqa: E402
 
 from prunebench import leaderboard, record  # noqa: E402
+from prunebench.papers import read_papers  # noqa: E402
+from prunebench.plugins import discover  # noqa: E402
 
 MODELS, METHODS, SPARSITIES, SEEDS = 5, 20, tuple(i / 10 for i in range(10)), 10
 
@@ -34,8 +36,9 @@ def main() -> None:
             paths = [_write(out, made) for made in islice(_campaign(), cells)]
         with timed("read and check them"):
             records, problems = leaderboard.load(paths)
-        with timed("build all tables"):
-            report = leaderboard.build(records, problems, out, title="scale")
+        with timed("build all views"):
+            papers = read_papers(discover())
+            report = leaderboard.build(records, problems, out, title="scale", papers=papers)
         with timed("draw for a terminal"):
             leaderboard.terminal(report, width=120)
         for file in report.files:
@@ -61,7 +64,12 @@ def _campaign() -> Iterator[dict]:
             for method in methods:
                 for sparsity in SPARSITIES:
                     yield factory.record(
-                        model=f"model-{model}", label=method, sparsity=sparsity, seed=seed
+                        model=f"model-{model}",
+                        label=method,
+                        sparsity=sparsity,
+                        seed=seed,
+                        decision=factory.decision(layers=32),
+                        tuning=factory.tuning(),
                     )
 
 

@@ -41,6 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_report)
 
+    command = commands.add_parser("compare", help="show where two campaigns differ beyond error")
+    command.add_argument("first", type=Path, metavar="A", help="results/<campaign>")
+    command.add_argument("second", type=Path, metavar="B", help="results of the other, or version")
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser("show", help="print one cell's record for a person")
+    command.add_argument("cell", type=Path, metavar="CELL", help="a record.json or its folder")
+    command.set_defaults(run=_show)
+
     command = commands.add_parser("check", help="exit with 1 if a cell of a campaign failed")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_check)
@@ -105,14 +114,13 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
 def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Sub-commands of the workflow's rules."""
     for kind, inputs, text in (
-        ("prune", 0, "prune one cell"),
+        ("prune", "*", "prune one cell"),
         ("recover", 1, "tune one pruned cell with LoRA"),
         ("evaluate", 1, "measure perplexity and accuracy of one cell"),
         ("profile", "+", "measure size, latency and memory of one row"),
     ):
         command = commands.add_parser(kind, help=f"job: {text}")
-        if inputs:
-            command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
+        command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
         command.add_argument("--spec", required=True, help="the job's input, as JSON")
         command.add_argument("--out", required=True, type=Path, help="result file")
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -148,7 +156,7 @@ def _job(options: argparse.Namespace) -> None:
 
     run(
         options.kind,
-        [*getattr(options, "inputs", []), "--spec", options.spec],
+        [*options.inputs, "--spec", options.spec],
         options.out,
         device=options.device,
         threads=options.threads,
@@ -236,10 +244,26 @@ def _leak(options: argparse.Namespace) -> None:
     write_leaks(options.folder)
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int:
     from prunebench.results import report_text
 
-    print(report_text(options.folder))
+    text, complete = report_text(options.folder)
+    print(text)
+    return 0 if complete else 1
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from prunebench.results import compare_text
+
+    print(compare_text(options.first, options.second))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from prunebench.leaderboard.show import record_text
+    from prunebench.record import read
+
+    path = options.cell / "record.json" if options.cell.is_dir() else options.cell
+    print(record_text(read(path)), end="")
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -105,9 +105,14 @@ class Campaign:
 
     def _seeds(self, row: Row) -> tuple[int, ...]:
         """One seed is enough for what no seed can change; the others would be fake repeats."""
-        fixed = self.plugins[row.method].deterministic and not row.recovery
         seeds = row.seeds or self.seeds
-        return seeds[:1] if fixed else seeds
+        return seeds[:1] if self.is_fixed(row) and not row.recovery else seeds
+
+    def is_fixed(self, row: Row) -> bool:
+        """Whether no seed changes the row's decision, nor that of the row it is matched to."""
+        own = self.plugins[row.method].deterministic
+        others = (r for r in self.rows.values() if r.pruned_as == row.matched)
+        return own and all(self.is_fixed(other) for other in others)
 
 
 DEMO_ROOT = Path("results") / "_demo" / "world"

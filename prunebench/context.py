@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunebench.errors import Invalid
 from prunebench.protection import unprotected
-from prunebench.selection import Budget, lowest, select
+from prunebench.selection import Budget, lowest, matched, select
 from prunebench.structure import Decision, Structure
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Context:
     params       the method's parameters, defaults filled in
     workdir      a folder of its own for checkpoints; survives a kill, deleted after success
     structures   what may be pruned in this model
+    matched      units that must leave each structure, where the row is matched to another one
     cost         meter: call `cost.forward(tokens)` and `cost.backward(tokens)` for what you spend
     """
 
@@ -41,6 +43,7 @@ class Context:
     sample_calibration: Callable[[int | None, int | None], Tensor]
     load_tuning: Callable[[], tuple[list[dict[str, str]], Any]]
     multiple_of: Mapping[str, int] = field(default_factory=dict)
+    matched: Mapping[str, int] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def calibration(self, samples: int | None = None, length: int | None = None) -> Tensor:
@@ -62,8 +65,11 @@ class Context:
     def prunable(self, kinds: Collection[str]) -> dict[str, Structure]:
         """Structures of these kinds outside the layers that the method's parameters protect.
 
-        Reads `protect_first` and `protect_last` of the parameters (a number, or "auto").
+        Reads `protect_first` and `protect_last` of the parameters (a number, or "auto"). In a row
+        that is matched to another one, exactly what loses units there.
         """
+        if self.matched is not None:
+            return {name: self.structures[name] for name in self.matched}
         return unprotected(
             self.structures,
             kinds,
@@ -72,13 +78,20 @@ class Context:
         )
 
     def select(self, scores: Mapping[str, Tensor], *, scope: str = "layer") -> Decision:
-        """Keep the best units so that the cell's share of all parameters leaves."""
+        """Keep the best units so that the cell's share of all parameters leaves.
+
+        In a row that is matched to another one, the counts of that row leave instead.
+        """
+        if self.matched is not None:
+            return matched(self.budget, scores, self.matched)
         return select(self.budget, scores, self.sparsity, scope=scope, multiple_of=self.multiple_of)
 
     def lowest(
         self, scores: Mapping[str, Tensor], removed: Mapping[str, int], *, ratio: float
     ) -> Decision:
         """Remove given numbers of units: for a paper's native setting, whose row is marked so."""
+        if self.matched is not None:
+            raise Invalid("a row that is matched to another one has no native counts of its own")
         how = {"scope": "layer", "native_ratio": ratio}
         return lowest(self.budget, scores, removed, how=how)
 

@@ -76,6 +76,14 @@ def stage(campaign: Campaign, cell: Cell) -> str:
     return f"{Cell(cell.model, row.pruned_as, cell.sparsity, cell.seed).path}/prune.json"
 
 
+def matched_cell(campaign: Campaign, cell: Cell) -> Cell | None:
+    """The cell whose decision gives the numbers of kept units; None for a row of its own mind."""
+    if (name := pruned_row(campaign, cell.label).matched) is None:
+        return None
+    fixed = campaign.is_fixed(pruned_row(campaign, name))
+    return Cell(cell.model, name, cell.sparsity, campaign.seeds[0] if fixed else cell.seed)
+
+
 def profiled_cells(campaign: Campaign, model: str, pruned_as: str) -> list[Cell]:
     """Pruning jobs whose models are measured: one per sparsity, of the first seed.
 

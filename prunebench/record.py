@@ -22,7 +22,7 @@ from typing import Any
 
 import prunebench
 from prunebench.errors import Invalid
-from prunebench.schema import validator_of
+from prunebench.schema import quick_validator_of, validator_of
 
 SCHEMA_VERSION = 1
 PACKAGES = tuple(
@@ -49,19 +49,24 @@ def write_json(path: Path, mapping: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file that is there whole or not at all, whenever the process dies.
+    """Write a UTF-8 file as `write_bytes` does, with line ends as they are.
+
+    A lone surrogate is written as its escape, which in JSON is what it means.
+    """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the process dies.
 
     The temporary file lies in the same folder, for os.replace is atomic only within a file system.
-    A lone surrogate is written as its escape, which in JSON is what it means.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(
-            temporary, "x", encoding="utf-8", errors="backslashreplace", newline="\n"
-        ) as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -96,10 +101,11 @@ def validate(mapping: Mapping[str, Any], where: str) -> None:
         raise Invalid(f"{where}: expected a JSON object, got {_short(mapping)}")
     _check_version(mapping, where)
     plain = _plain(mapping, where)
+    if _quick_validator().is_valid(plain):
+        return
     errors = sorted(_validator().iter_errors(plain), key=lambda error: _key(error.absolute_path))
-    if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise Invalid(f"{where}: {_describe(errors[0])}{more}")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    raise Invalid(f"{where}: {_describe(errors[0]) if errors else 'not a record'}{more}")
 
 
 def checksum(mapping: Mapping[str, Any]) -> str:
@@ -214,25 +220,21 @@ def _plain(value: Any, where: str, key: str = "") -> Any:
 
 
 @functools.cache
-def _validator() -> Any:
+def _schema() -> Any:
     import yaml
 
     file = Path(__file__).parent / "schemas" / "record.schema.yaml"
-    schema = yaml.safe_load(file.read_text(encoding="utf-8"))
-    definitions = {f"#/$defs/{name}": entry for name, entry in schema.pop("$defs").items()}
-    return validator_of(_inlined(schema, definitions))
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """The schema without $ref: following them takes half of the time of a validation."""
-    if isinstance(node, list):
-        return [_inlined(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    own = {key: _inlined(value, definitions) for key, value in node.items() if key != "$ref"}
-    if "$ref" not in node:
-        return own
-    return _inlined(definitions[node["$ref"]], definitions) | own
+@functools.cache
+def _quick_validator() -> Any:
+    return quick_validator_of(_schema())
+
+
+@functools.cache
+def _validator() -> Any:
+    return validator_of(_schema())
 
 
 def _describe(error: Any) -> str:

@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunebench.config import Campaign, Cell, build
 from prunebench.data import corpora_of
 from prunebench.errors import Invalid
+from prunebench.papers import read_papers
 from prunebench.plan import dense_cell, stage
 from prunebench.plugins import read_yaml
 from prunebench.record import provenance, write, write_json
+from prunebench.rows import Row
+
+if TYPE_CHECKING:
+    from prunebench.leaderboard import Report
 
 SEED_NOTE = "measured on the first seed: time and memory depend on shapes alone"
 
 
 def make_tables(folder: Path) -> None:
     """Write every cell's record.json and the tables of a campaign, from the jobs' files."""
-    from prunebench import leaderboard
-
     campaign = read_campaign(folder)
     paths = [write_record(campaign, cell) for cell in campaign.cells]
-    records, problems = leaderboard.load(paths)
-    leaderboard.build(records, problems, folder, title=campaign.name)
+    _build(campaign, folder, paths)
 
 
 def write_leaks(folder: Path) -> None:
@@ -34,13 +36,40 @@ def write_leaks(folder: Path) -> None:
     write_json(folder / "leak.json", {"status": "ok", **check(read_campaign(folder))})
 
 
-def report_text(folder: Path) -> str:
-    """The leaderboard for a terminal, and where its files are."""
+def report_text(folder: Path) -> tuple[str, bool]:
+    """The leaderboard for a terminal, and whether nothing failed; all files are written anew."""
     from prunebench import leaderboard
 
-    records, problems = leaderboard.load(record_paths(folder))
-    report = leaderboard.build(records, problems, folder, title=read_campaign(folder).name)
-    return leaderboard.terminal(report)
+    report = _build(read_campaign(folder), folder, record_paths(folder))
+    return leaderboard.terminal(report), report.complete
+
+
+def compare_text(first: Path, second: Path) -> str:
+    """Two campaigns' numbers side by side for a terminal; neither folder is touched."""
+    from prunebench import leaderboard
+
+    reports = []
+    for folder in (first, second):
+        name = read_campaign(folder).name
+        records, problems = leaderboard.load(record_paths(folder), root=folder)
+        reports.append(leaderboard.analyse(records, problems, folder, title=name))
+    return leaderboard.side_by_side(*reports, names=(str(first), str(second)))
+
+
+def _build(campaign: Campaign, folder: Path, paths: list[Path]) -> Report:
+    from prunebench import leaderboard
+
+    records, problems = leaderboard.load(paths, root=folder)
+    return leaderboard.build(
+        records,
+        problems,
+        folder,
+        title=campaign.name,
+        reference=campaign.reference,
+        papers=read_papers(
+            {row.method: campaign.plugins[row.method] for row in campaign.rows.values()}
+        ),
+    )
 
 
 def failures(folder: Path) -> list[str]:
@@ -106,7 +135,9 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
     profiled = _profile(campaign, cell)
     status, reason = _outcome(pruned, final, evaluated, profiled)
     missing = {"status": "failed" if status == "ok" else status, "reason": reason or "not measured"}
-    zeroshot = _paired(campaign, cell, evaluated.get("zeroshot", missing))
+    zeroshot = evaluated.get("zeroshot", missing)
+    for key, other in _partners(campaign, cell).items():
+        zeroshot = _paired(campaign, cell, zeroshot, key, other)
     cost = {"prune": pruned.get("cost"), "recover": final.get("cost") if row.recovery else None}
     return {
         "status": status,
@@ -120,9 +151,11 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
             "sparsity": cell.sparsity,
             "seed": cell.seed,
             "recovery": row.recovery,
+            "matched": row.matched,
         },
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
+        "decision": pruned.get("decision"),
         "verify": _verify(pruned, missing),
         "export": final.get("export", missing),
         "perplexity": evaluated.get("perplexity", missing),
@@ -130,7 +163,9 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
         "profile": profiled,
         "cost": {"status": "ok", **cost} if cost["prune"] else missing,
         "leak": _leak(campaign, pruned, row.recovery or campaign.plugins[row.method].tunes_itself),
+        "tuning": _tuning(campaign, row, final),
         "notes": _notes(pruned),
+        "method_notes": pruned.get("method_notes"),
         "provenance": _provenance(pruned, final, evaluated),
     }
 
@@ -172,21 +207,32 @@ def _profile(campaign: Campaign, cell: Cell) -> dict[str, Any]:
     return job["models"].get(name, {"status": "skipped", "reason": SEED_NOTE})
 
 
-def _paired(campaign: Campaign, cell: Cell, zeroshot: dict[str, Any]) -> dict[str, Any]:
-    """Add the item-by-item comparison with dense to the zero-shot part."""
-    dense = campaign.out / "cells" / dense_cell(campaign, cell.model).path / "items.json.gz"
+def _partners(campaign: Campaign, cell: Cell) -> dict[str, Cell]:
+    """Cells that this one is compared with item by item, under the record's keys."""
+    partners = {"versus_dense": dense_cell(campaign, cell.model)}
+    if campaign.reference is not None and cell.sparsity > 0:
+        same = Cell(cell.model, campaign.reference, *_rest(cell))
+        first = Cell(cell.model, campaign.reference, cell.sparsity, campaign.seeds[0])
+        partners["versus_reference"] = same if same in campaign.cells else first
+    return partners
+
+
+def _paired(
+    campaign: Campaign, cell: Cell, zeroshot: dict[str, Any], key: str, other: Cell
+) -> dict[str, Any]:
+    """Add the item-by-item comparison with another cell to the zero-shot part."""
+    others = campaign.out / "cells" / other.path / "items.json.gz"
     items = campaign.out / "cells" / cell.path / "items.json.gz"
-    if zeroshot.get("status") != "ok" or dense == items or not dense.is_file():
+    if zeroshot.get("status") != "ok" or others == items or not others.is_file():
         return zeroshot
     from prunebench.zeroshot import paired
 
-    versus = paired(dense, items)
+    versus = paired(others, items)
     tasks = {
-        name: {**task, "versus_dense": versus["tasks"].get(name)}
-        for name, task in zeroshot["tasks"].items()
+        name: {**task, key: versus["tasks"].get(name)} for name, task in zeroshot["tasks"].items()
     }
     mean = versus["mean"] if zeroshot["mean"] is not None else None
-    return {**zeroshot, "tasks": tasks, "versus_dense": mean}
+    return {**zeroshot, "tasks": tasks, key: mean}
 
 
 def _leak(campaign: Campaign, pruned: Mapping[str, Any], tuned: bool) -> dict[str, Any] | None:
@@ -215,6 +261,20 @@ def _verify(pruned: Mapping[str, Any], missing: dict[str, Any]) -> dict[str, Any
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     return {"status": "ok", "reason": None, **{key: pruned["verify"][key] for key in keys}}
+
+
+def _tuning(campaign: Campaign, row: Row, final: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the model was tuned on, and the trainer's report where the suite did it."""
+    if campaign.recovery is None or final["status"] != "ok":
+        return None
+    if not row.recovery and not campaign.plugins[row.method].tunes_itself:
+        return None
+    data = {"instructions": campaign.recovery["instructions"]}
+    if row.recovery:
+        return {**data, "by": "suite", **final.get("tuning", {})}
+    noted = final.get("method_notes", {}).get("tuning")
+    known = noted.items() if isinstance(noted, Mapping) else ()
+    return {**data, "by": "method", **{k: v for k, v in known if k in ("tuning_tokens", "steps")}}
 
 
 def _notes(pruned: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ class Row:
 
     `pruned_as` names the folder of the pruning job; rows that differ only in recovery share it.
     `sparsities` and `seeds` are the row's own; None: the campaign's.
+    `matched` is the `pruned_as` of another row, whose numbers of kept units this one takes.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Row:
     multiple_of: Mapping[str, int]
     sparsities: tuple[float, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    matched: str | None = None
 
 
 def build_rows(
@@ -47,7 +49,21 @@ def build_rows(
             if row.label in rows:
                 raise Invalid(f"{where}: label {row.label!r} is already taken: give another")
             rows[row.label] = row
+    for where, entry in places:
+        _check_matched(entry, rows, references, where)
     return rows
+
+
+def _check_matched(
+    entry: Mapping[str, Any], rows: Mapping[str, Row], references: list[str], where: str
+) -> None:
+    """A row can be matched to one that decides by itself, and prunes."""
+    if (target := entry.get("matched")) is None:
+        return
+    known = [r.pruned_as for r in rows.values() if r.method not in references and not r.matched]
+    if target not in known:
+        names = ", ".join(dict.fromkeys(known))
+        raise Invalid(f"{where}.matched: no row {target!r} to be matched to; known: {names}")
 
 
 def _variants(
@@ -66,11 +82,14 @@ def _variants(
         raise Invalid(f"{where}.recovery: {wish!r} needs the campaign's `recovery` settings")
     if wish in ("after", "both") and plugin.tunes_itself:
         raise Invalid(f"{where}.recovery: {name} tunes by itself, recovery after it is not offered")
+    if entry.get("matched") is not None and (plugin.tunes_itself or plugin.reference):
+        raise Invalid(f"{where}.matched: {name} does not choose units by scores alone")
     if plugin.tunes_itself and not recovery:
         raise Invalid(f"{where}: {name} tunes by itself; the campaign needs `recovery` settings")
     default = "none" if plugin.tunes_itself or plugin.reference or not recovery else "after"
     wish = wish or default
-    label = entry.get("label", name)
+    matched = entry.get("matched")
+    label = entry.get("label", name if matched is None else f"{name}_matched-{matched}")
     params = plugin.params(entry.get("params", {}), where=f"{where}.params")
     multiple_of = entry.get("multiple_of", raw.get("multiple_of", {}))
     sparsities = tuple(sorted(entry["sparsities"])) if "sparsities" in entry else None
@@ -88,6 +107,7 @@ def _variants(
             multiple_of=multiple_of,
             sparsities=sparsities,
             seeds=seeds,
+            matched=matched,
         )
         for tuned in stages
     ]

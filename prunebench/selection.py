@@ -127,6 +127,21 @@ def channel_counts(structures: Mapping[str, Structure], ratio: float) -> dict[st
     return removed
 
 
+def matched(budget: Budget, scores: Mapping[str, Tensor], removed: Mapping[str, int]) -> Decision:
+    """Remove as many units of each structure as another decision did: a matched control.
+
+    Raises Invalid when a structure that loses units was not scored.
+    """
+    if absent := [name for name in removed if name not in scores]:
+        raise Invalid(
+            f"matched: {absent[0]} loses units in the row that this one is matched to, but was not "
+            "scored; a method can be matched if it scores what ctx.prunable() gives it"
+        )
+    if removed:
+        _check_scores(budget, scores)
+    return lowest(budget, scores, removed, how={"scope": "matched", "matched": True})
+
+
 def _check_scores(budget: Budget, scores: Mapping[str, Tensor]) -> None:
     if not scores:
         raise Invalid("select: expected scores for at least one structure, got none")

@@ -250,3 +250,42 @@ def test_every_shipped_campaign_is_valid(shared_data, shared_models):
     for file in files:
         assert config.load(file).cells, file
         assert yaml.safe_load(file.read_text())["name"] == file.stem
+
+
+MATCHED = [
+    {"name": "llm_pruner", "label": "taylor"},
+    {"name": "random", "matched": "taylor"},
+    {"name": "magnitude", "matched": "taylor", "label": "norms"},
+]
+
+
+def test_a_matched_row_waits_for_the_row_that_it_is_matched_to():
+    built = campaign(methods=MATCHED, calibration={"corpus": "newswire"})
+    assert list(built.rows) == ["dense", "taylor", "random_matched-taylor", "norms"]
+    assert built.rows["norms"].matched == "taylor"
+    # the counts change with the seed, so the choice by norm does too
+    assert "norms/0.5/seed1" in paths(built)
+    control = Cell("demo-llama", "norms", 0.5, 1)
+    assert plan.matched_cell(built, control) == Cell("demo-llama", "taylor", 0.5, 1)
+    assert plan.matched_cell(built, Cell("demo-llama", "taylor", 0.5, 1)) is None
+
+
+def test_a_row_matched_to_one_that_no_seed_changes_takes_its_only_cell():
+    built = campaign(methods=["magnitude", {"name": "random", "matched": "magnitude"}])
+    control = Cell("demo-llama", "random_matched-magnitude", 0.5, 1)
+    assert plan.matched_cell(built, control) == Cell("demo-llama", "magnitude", 0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"matched": "tailor"}, "methods[1].matched: no row 'tailor' to be matched to; known: ta"),
+        ({"matched": "dense"}, "methods[1].matched: no row 'dense'"),
+        ({"matched": "random", "label": "random"}, "methods[1].matched: no row 'random'"),
+        ({"name": "dense", "matched": "taylor"}, "methods[1].matched: dense does not choose units"),
+    ],
+)
+def test_a_row_that_cannot_be_matched_is_refused(entry, message):
+    with pytest.raises(Invalid) as error:
+        campaign(methods=[MATCHED[0], {"name": "random", **entry}])
+    assert message in str(error.value)

@@ -47,7 +47,7 @@ def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
         "multiple_of": {},
     }
     (tmp_path / "cell").mkdir()
-    arguments = argparse.Namespace(out=tmp_path / "cell" / "prune.json", device="cpu")
+    arguments = argparse.Namespace(out=tmp_path / "cell" / "prune.json", device="cpu", inputs=[])
     result = work.attempt(prune.prune, spec, arguments)
     assert result["status"] == "ok", result["reason"]
     assert result["sparsity"]["within_tolerance"] and result["verify"]["passed"]

@@ -170,7 +170,7 @@ def test_half_a_weight_file_is_refused(tmp_path, tokenizer):
             {"vocab_size": 100},
             r"lm_head.weight has shape \(258, 32\), the config says \(100, 32\) \(and 1 more",
         ),
-        ({"intermediate_size": 50}, r"has shape \(32, 3\), the config says \(32, 50\) \(and 8 more"),
+        ({"intermediate_size": 50}, r"shape \(32, 3\), the config says \(32, 50\) \(and 8 more"),
         ({"attention_bias": True}, "layers.0.self_attn.k_proj.bias is missing"),
         ({"num_attention_heads": 3}, "config is not valid: .*not a multiple of the number of"),
     ],

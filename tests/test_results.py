@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from prunebench import config, record, results
+from prunebench.cli import main
 from prunebench.config import Cell
 from prunebench.zeroshot import outcomes
 
@@ -113,6 +114,12 @@ def folder(tmp_path, monkeypatch):
     return out
 
 
+@pytest.fixture(autouse=True)
+def _without_plots(monkeypatch):
+    """Static plots take seconds and are tested with the report."""
+    monkeypatch.setattr("prunebench.leaderboard.plots.plot_files", lambda fronts: iter(()))
+
+
 def put(out, name, content):
     (out / name).write_text(json.dumps(content))
 
@@ -131,6 +138,30 @@ def test_a_record_has_every_part_and_is_valid(folder):
     assert found["provenance"]["plugin_sha256"] == "ab"
     assert found["provenance"]["data_sha256"] == {KEY: "cd"}
     assert results.failures(folder) == []
+
+
+def test_a_record_tells_of_decision_notes_and_tuning(folder):
+    kept = {"layers.0.heads": {"kind": "heads", "layer": 0, "units": 4, "kept": 2}}
+    note = {"plot": "line", "title": "t", "x_label": "x", "y_label": "y", "series": {"a": [[0, 1]]}}
+    noted = {**PRUNED, "decision": kept, "method_notes": {"curve": note}}
+    put(folder, f"cells/{PATHS['random']}/prune.json", noted)
+    results.make_tables(folder)
+    found = record.read(folder / "cells" / PATHS["random"] / "record.json")
+    assert found["decision"] == kept and found["method_notes"] == {"curve": note}
+    assert found["tuning"] is None and found["cell"]["matched"] is None
+
+
+def test_what_it_was_tuned_on_is_in_the_record(folder):
+    recovery = {"instructions": "demo", "tokens": 1000}
+    built = config.build({**copy.deepcopy(CAMPAIGN), "recovery": recovery}, file="toy.yaml")
+    (folder / "cells/m/random+lora/0.5/seed0").mkdir(parents=True)
+    tuned = {**PRUNED, "tuning": {"steps": 2, "tuning_tokens": 990, "loss": [[1, 2.5], [2, 2.25]]}}
+    put(folder, "cells/m/random+lora/0.5/seed0/recover.json", tuned)
+    put(folder, "cells/m/random+lora/0.5/seed0/evaluate.json", EVALUATED)
+    found = results.assemble(built, Cell("m", "random+lora", 0.5, 0))
+    assert found["tuning"] == {"instructions": "demo", "by": "suite", **tuned["tuning"]}
+    record.write(folder / "tuned.json", found)
+    assert results.assemble(built, Cell("m", "dense", 0.0, 0))["tuning"] is None
 
 
 def test_leaks_count_only_for_text_that_the_method_was_given(folder):
@@ -204,3 +235,54 @@ def test_retry_clears_failed_jobs_only(folder):
     failed.write_text('{"status": "failed", "reason": "x"}')
     assert results.clear_failed(folder) == [failed]
     assert not failed.exists() and failed.with_name("prune.json").exists()
+
+
+def test_a_report_with_a_broken_record_is_made_and_says_so(folder, capsys):
+    results.make_tables(folder)
+    assert main(["report", str(folder)]) == 0
+    path = folder / "cells" / PATHS["random"] / "record.json"
+    whole = path.read_text()
+    old = json.loads(whole) | {"schema_version": 0}
+    cases = {
+        whole[: len(whole) // 2]: "truncated or not JSON",
+        whole.replace("9.0", "8.0"): "changed after it was written",
+        json.dumps(old): "schema_version: expected 1, got 0; run the cell again",
+    }
+    for content, reason in cases.items():
+        path.write_text(content)
+        assert main(["report", str(folder)]) == 1
+        assert main(["check", str(folder)]) == 1
+        for view in ("failures.md", "index.html"):
+            text = (folder / view).read_text()
+            assert "m/random/0.5/seed0/record.json" in text and reason in text, view
+        assert "1 record left out" in (folder / "leaderboard.md").read_text()
+        assert "dense" in (folder / "leaderboard.md").read_text()
+    capsys.readouterr()
+
+
+def test_compare_and_show_leave_the_folders_as_they_are(folder, capsys):
+    results.make_tables(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert main(["compare", str(folder), str(folder)]) == 0
+    assert "0 of them beyond error" in capsys.readouterr().out
+    assert main(["show", str(folder / "cells" / PATHS["random"])]) == 0
+    assert "m / random / 0.5 / seed 0: ok" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert main(["show", str(folder / "cells")]) == 1
+    assert "record.json: cannot be read" in capsys.readouterr().err
+
+
+def test_accuracies_are_paired_with_the_reference_row_too(folder):
+    chosen = {**copy.deepcopy(CAMPAIGN), "methods": ["random", "magnitude"], "reference": "random"}
+    built = config.build(chosen, file="toy.yaml")
+    place = "m/magnitude/0.5/seed0"
+    (folder / "cells" / place).mkdir(parents=True)
+    put(folder, f"cells/{place}/prune.json", PRUNED)
+    put(folder, f"cells/{place}/evaluate.json", EVALUATED)
+    for path, answers in ((PATHS["random"], "1100"), (place, "1110")):
+        outcomes.write(items(answers), folder / "cells" / path / "items.json.gz")
+    zeroshot = results.assemble(built, Cell("m", "magnitude", 0.5, 0))["zeroshot"]
+    assert zeroshot["versus_reference"]["difference"] == 0.25
+    assert zeroshot["tasks"]["demo_boolq"]["versus_reference"]["difference"] == 0.25
+    itself = results.assemble(built, Cell("m", "random", 0.5, 0))["zeroshot"]
+    assert "versus_reference" not in itself

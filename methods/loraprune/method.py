@@ -137,7 +137,16 @@ def _leave_plain(model: PreTrainedModel, flags: Mapping[str, bool], training: bo
 
 
 def _note(ctx: Context, pruner: Pruner, schedule: Schedule, report: dict[str, Any]) -> None:
-    ctx.note("training_curve", report.pop("loss"))
+    ctx.note(
+        "training_curve",
+        {
+            "plot": "line",
+            "title": "Loss while tuning and pruning",
+            "x_label": "optimizer step",
+            "y_label": "mean loss",
+            "series": {"loss": report.pop("loss")},
+        },
+    )
     ctx.note("tuning", report)
     ctx.note("options", pruner.options.to_dict())
     ctx.note("score_updates", {"taken": int(pruner.updates), "dropped": int(pruner.dropped)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from prunebench.jobs import work
 from prunebench.plugins import Plugin, discover
 from prunebench.record import provenance, write_text
 from prunebench.selection import TOLERANCE, Budget
-from prunebench.structure import Decision
+from prunebench.structure import Decision, Structure
 from prunebench.surgery import count_decoder_parameters, count_parameters, cut
 
 VERIFY_TOKENS = (2, 32)
@@ -34,13 +34,14 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
     """Run a pruning job and describe its result."""
     work.deterministic(spec["seed"])
     plugin = discover(tuple(spec["plugins"]))[spec["method"]]
+    removed = matched_counts(arguments.inputs)
     model, tokenizer = work.load_original(spec["model"], arguments.device)
     dense = count_parameters(model), count_decoder_parameters(model)
     cell = arguments.out.parent
     workdir = cell / "prune.work"
     workdir.mkdir(parents=True, exist_ok=True)
     with meter(arguments.device) as cost:
-        context = make_context(spec, model, tokenizer, cost, workdir)
+        context = make_context(spec, model, tokenizer, cost, workdir, removed)
         decision = decide(plugin, model, context)
     verification, uniform = cut(model, decision, verify_tokens(model, spec["seed"]))
     if not verification.passed:
@@ -55,6 +56,7 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
     return {
         "model": model_facts(spec["model"], model, dense[0], folder),
         "sparsity": sparsity_facts(spec["sparsity"], decision, model, dense),
+        "decision": decision_facts(decision, context.structures),
         "verify": verification.to_dict(),
         "export": exported,
         "cost": cost.report(),
@@ -66,9 +68,14 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
 
 
 def make_context(
-    spec: Mapping[str, Any], model: Any, tokenizer: Any, cost: Any, workdir: Path
+    spec: Mapping[str, Any],
+    model: Any,
+    tokenizer: Any,
+    cost: Any,
+    workdir: Path,
+    removed: Mapping[str, int] | None = None,
 ) -> Context:
-    """The Context of a method for one cell."""
+    """The Context of a method for one cell; `removed`: counts of the row that it is matched to."""
     structures = structures_of(model)
     notes: dict[str, Any] = {}
 
@@ -105,6 +112,7 @@ def make_context(
         sample_calibration=sample,
         load_tuning=tuning,
         multiple_of=spec["multiple_of"],
+        matched=removed,
         notes=notes,
     )
 
@@ -146,6 +154,33 @@ def export(
     return {"status": "ok", "loadable_by": loader, "path": "model" if changed else None}
 
 
+def decision_facts(
+    decision: Decision, structures: Mapping[str, Structure]
+) -> dict[str, dict[str, Any]]:
+    """The record's `decision` part: how many units each structure had and how many it keeps."""
+    return {
+        name: {
+            "kind": structure.kind,
+            "layer": structure.layer,
+            "units": structure.units,
+            "kept": len(decision.keep.get(name, range(structure.units))),
+        }
+        for name, structure in structures.items()
+    }
+
+
+def matched_counts(inputs: Sequence[Path]) -> dict[str, int] | None:
+    """Units that left each structure in another cell, for a row that is matched to it."""
+    if not inputs:
+        return None
+    try:
+        found = work.read_stage(inputs[0])["decision"]
+    except work.Unavailable as error:
+        reason = f"the row that it is matched to has no decision: {error}"
+        raise work.Unavailable(error.status, reason) from None
+    return {name: s["units"] - s["kept"] for name, s in found.items() if s["kept"] < s["units"]}
+
+
 def verify_tokens(model: Any, seed: int) -> torch.Tensor:
     """Fixed random token ids on which the masked and the sliced model are compared."""
     generator = torch.Generator().manual_seed(seed)
@@ -178,6 +213,7 @@ def sparsity_facts(
     note = None
     if not within:
         note = "units are too coarse for the target" if native is None else f"native ratio {native}"
+        note = "counts of the row that it is matched to" if "matched" in decision.how else note
     return {
         "target": target,
         "achieved": achieved,
@@ -190,4 +226,4 @@ def sparsity_facts(
 
 
 if __name__ == "__main__":
-    work.main(prune)
+    work.main(prune, inputs="*")

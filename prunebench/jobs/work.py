@@ -34,12 +34,11 @@ class Unavailable(Exception):
         self.status = status
 
 
-def main(work: Work, *, inputs: int | str = 0) -> None:
+def main(work: Work, *, inputs: int | str) -> None:
     """Parse arguments, do the work, write its result or the reason why there is none."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser()
-    if inputs:
-        parser.add_argument("inputs", nargs=inputs, type=Path)
+    parser.add_argument("inputs", nargs=inputs, type=Path)
     parser.add_argument("--spec", required=True, type=json.loads)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--device", required=True)

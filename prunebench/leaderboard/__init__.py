@@ -1,13 +1,14 @@
 """Records into the leaderboard: tables in Markdown, CSV and on a terminal, from records alone.
 
 quantities (what may share a column) -> collect (records to frames) -> statistics (errors, ranks)
--> columns, tables (what a reader sees) -> markdown, terminal (how), report (files).
+-> columns, tables, sections (what a reader sees), verdicts, claims (papers), fronts (trade-off)
+-> markdown, terminal, plots, page (how it is drawn) -> report (files). compare: two reports.
 """
 
 from __future__ import annotations
 
 from prunebench.leaderboard.collect import Problem, load
-from prunebench.leaderboard.report import Report, build
-from prunebench.leaderboard.terminal import terminal
+from prunebench.leaderboard.report import Report, analyse, build
+from prunebench.leaderboard.terminal import side_by_side, terminal
 
-__all__ = ["Problem", "Report", "build", "load", "terminal"]
+__all__ = ["Problem", "Report", "analyse", "build", "load", "side_by_side", "terminal"]

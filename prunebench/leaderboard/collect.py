@@ -24,6 +24,7 @@ LEAK_SHARE = 0.01  # of an evaluation set's items: less cannot move an accuracy 
 SHARED = "shared device"  # what a profile's device line says when another process was there
 MARKS = ("leak", "native", "off_target", "unverified", "shared_device")
 NUMBERS = ["value", "error", "low", "high", "difference_low", "difference_high"]
+NUMBERS += ["reference_low", "reference_high"]
 ROW_KEY = ["campaign", "model", "label", "method", "params", "recovery", "sparsity"]
 
 
@@ -121,7 +122,7 @@ def _missing(part: Any, name: str) -> Iterable[tuple[str, str, str]]:
         yield name, "failed", "the perplexity is too large for a floating-point number"
     inner = part.get("tasks") if isinstance(part.get("tasks"), Mapping) else part
     for key, value in inner.items():
-        if isinstance(value, Mapping) and key != "versus_dense":
+        if isinstance(value, Mapping) and not key.startswith("versus_"):
             yield from _missing(value, f"{name} {key}")
     for point in part.get("points") or ():
         yield from _missing(point, f"{name} {point.get('name')}")
@@ -129,7 +130,8 @@ def _missing(part: Any, name: str) -> Iterable[tuple[str, str, str]]:
 
 CELL_COLUMNS = [
     *ROW_KEY,
-    *("seed", "status", "reason", "device", "achieved", "logit_difference", "loadable_by"),
+    *("matched", "seed", "status", "reason", "device"),
+    *("achieved", "logit_difference", "loadable_by"),
     *MARKS,
 ]
 
@@ -141,6 +143,7 @@ def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{key: cell[key] for key in ROW_KEY if key != "params"},
         "params": json.dumps(cell["params"], sort_keys=True),
+        "matched": cell.get("matched") or "",
         "seed": cell["seed"],
         "status": record["status"],
         "reason": record.get("reason") or "",
@@ -192,7 +195,7 @@ def _reversed(text: str) -> tuple[int, ...]:
 def _rows(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per group of seeds: its key, its name, counts, marks, and whether it is ranked."""
     groups = cells.groupby("row", sort=True)
-    rows = groups[ROW_KEY].first()
+    rows = groups[[*ROW_KEY, "matched"]].first()
     for status in ("ok", "failed", "skipped"):
         rows[status] = (cells["status"] == status).groupby(cells["row"]).sum()
     measured = cells[cells["status"] == "ok"]

@@ -186,10 +186,18 @@ def speed(unit: str) -> Callable[[Any], str]:
 
 def difference(unit: str) -> Callable[[Any], str]:
     """Difference from dense (95 % interval)."""
+    return _difference("difference", unit)
 
+
+def reference_difference(unit: str) -> Callable[[Any], str]:
+    """Difference from the campaign's reference row (95 % interval)."""
+    return _difference("reference_difference", unit)
+
+
+def _difference(name: str, unit: str) -> Callable[[Any], str]:
     def show(stats: Any) -> str:
-        ends = stats.difference_low, stats.difference_high
-        return formats.interval(stats.difference, *ends, unit, sign=True) or formats.MISSING
+        value, *ends = (getattr(stats, name + end) for end in ("", "_low", "_high"))
+        return formats.interval(value, *ends, unit, sign=True) or formats.MISSING
 
     return show
 

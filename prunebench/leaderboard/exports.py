@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 STATISTICS = (
     *("n", "mean", "sd", "error", "low", "high", "interval"),
-    *("difference", "difference_low", "difference_high", "difference_interval", "rank", "best"),
+    *("difference", "difference_low", "difference_high", "difference_interval"),
+    *("reference_difference", "reference_difference_low", "reference_difference_high"),
+    *("reference_difference_interval", "rank", "best"),
 )
 # Maps whose keys are not the schema's: one column each, as JSON.
 OPEN_MAPS = ("cell.params",)
+# What is no single number: read it in the record.
+LEFT_OUT = ("decision", "method_notes", "tuning.loss")
 
 
 def leaderboard_frame(collected: Collected, summary: pd.DataFrame) -> pd.DataFrame:
@@ -55,7 +59,7 @@ def leaderboard_frame(collected: Collected, summary: pd.DataFrame) -> pd.DataFra
 
 
 def cells_frame(collected: Collected) -> pd.DataFrame:
-    """One line per record: each leaf of it under its dotted key, `cell.*` and status first."""
+    """One line per record: each number and text of it under its dotted key, `cell.*` first."""
     import pandas as pd
 
     flat = [dict(_leaves(record, "")) for record in collected.records]
@@ -66,6 +70,15 @@ def cells_frame(collected: Collected) -> pd.DataFrame:
 def csv_text(frame: pd.DataFrame) -> str:
     """CSV with full precision; missing is empty."""
     return frame.to_csv(index=False, lineterminator="\n")
+
+
+def parquet_bytes(frame: pd.DataFrame) -> bytes:
+    """The same table for programs, as a Parquet file."""
+    import io
+
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False, engine="pyarrow")
+    return buffer.getvalue()
 
 
 def _marks(row: Mapping[str, Any]) -> str:
@@ -81,6 +94,8 @@ def _reasons(collected: Collected) -> pd.Series:
 
 
 def _leaves(value: Any, key: str) -> Any:
+    if key in LEFT_OUT:
+        return
     if key in OPEN_MAPS:
         yield key, json.dumps(value, sort_keys=True)
     elif isinstance(value, Mapping):

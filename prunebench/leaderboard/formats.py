@@ -100,7 +100,7 @@ def _style(size: float, unit: str) -> Callable[[float], str]:
         return "{:.2e}".format
     if size >= 1000:
         return "{:,.0f}".format
-    decimals = {"perplexity": 2, "fraction": 1, "ratio": 2}.get(unit)
+    decimals = {"perplexity": 2, "fraction": 1, "ratio": 2, "points": 2}.get(unit)
     if decimals is None:
         decimals = 2 if size < 10 else 1 if size < 100 else 0
     return f"{{:.{decimals}f}}".format

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from prunebench.leaderboard import formats
+from prunebench.leaderboard import formats, paper_tables
 from prunebench.leaderboard.facts import Facts, Loss, counts
 from prunebench.leaderboard.tables import Cell, Section, Table
 
@@ -40,6 +40,26 @@ def leaderboard(report: Report) -> str:
         blocks += ["## All models", *_ranks(report.ranks)]
     for section in report.sections:
         blocks += _section(section)
+    return "\n\n".join(blocks) + "\n"
+
+
+def paper_vs_measured(report: Report) -> str:
+    """Published numbers and claims beside what was measured, with verdicts and their rules."""
+    verdicts, claims = report.verdicts, report.claims
+    blocks = [f"# Paper against measured: {escape(report.title)}"]
+    if not verdicts and not claims:
+        return blocks[0] + "\n\nNo method of this campaign has published numbers on file.\n"
+    blocks.append(f"**Published numbers: {paper_tables.counted(verdicts)}.**")
+    beside = paper_tables.verdict_table(verdicts)
+    blocks += ["## Published numbers", paper_tables.RULE]
+    blocks.append(table_text(beside) if beside.rows else "None has a measured one beside it.")
+    if claims:
+        blocks += ["## Claims", paper_tables.CLAIM_RULE]
+        blocks.append(table_text(paper_tables.claim_table(claims)))
+    unmatched = paper_tables.unmatched_table(verdicts)
+    if unmatched.rows:
+        blocks += ["## Published numbers without a measured one", table_text(unmatched)]
+    blocks.append("Every number is in [paper_vs_measured.csv](paper_vs_measured.csv).")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -100,7 +120,8 @@ def _introduction(facts: Facts) -> list[str]:
     blocks += [_bullets(facts_list), "## How to read", *HOW_TO_READ, _bullets(protocols)]
     blocks.append(
         "Every digit is in [leaderboard.csv](leaderboard.csv) (one line per row and quantity) and "
-        "[cells.csv](cells.csv) (one line per cell)."
+        "[cells.csv](cells.csv) (one line per cell). What the papers say stands beside what was "
+        "measured in [paper_vs_measured.md](paper_vs_measured.md)."
     )
     return [block for block in blocks if block]
 

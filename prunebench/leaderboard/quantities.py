@@ -83,6 +83,8 @@ class Measurement:
     high: float | None = None
     difference_low: float | None = None  # 95 % interval of value - dense, paired item by item
     difference_high: float | None = None
+    reference_low: float | None = None  # the same, from the campaign's reference row
+    reference_high: float | None = None
 
 
 def measurements(record: Mapping[str, Any]) -> Iterator[Measurement]:
@@ -143,13 +145,12 @@ def _zeroshot(record: Mapping[str, Any]) -> Iterator[Measurement]:
         kind: Quantity(kind, part["suite"], plan, device) for kind in ("zeroshot", "above_chance")
     }
     if part.get("mean") is not None:
-        low, high = _paired_mean(part, tasks)
         yield Measurement(
             suite["zeroshot"],
             part["mean"],
             part.get("mean_stderr"),
-            difference_low=low,
-            difference_high=high,
+            **_ends("difference", *_paired_mean(part, tasks, "versus_dense")),
+            **_ends("reference", *_paired_mean(part, tasks, "versus_reference")),
         )
     if part.get("mean_above_chance") is not None:
         yield Measurement(suite["above_chance"], part["mean_above_chance"], part.get("mean_stderr"))
@@ -162,13 +163,12 @@ def _zeroshot(record: Mapping[str, Any]) -> Iterator[Measurement]:
             version=task.get("version"),
             prompts=(task.get("hash") or "")[:12] or None,
         )
-        versus = {} if is_missing(task.get("versus_dense")) else task["versus_dense"]
         yield Measurement(
             Quantity("task", name, details, device),
             task["value"],
             task.get("stderr"),
-            difference_low=versus.get("low"),
-            difference_high=versus.get("high"),
+            **_ends("difference", *_paired(task.get("versus_dense"))),
+            **_ends("reference", *_paired(task.get("versus_reference"))),
         )
 
 
@@ -176,13 +176,22 @@ def _rounded(chance: float | None) -> str | None:
     return None if chance is None else f"{chance:.4g}"
 
 
-def _paired_mean(
-    part: Mapping[str, Any], tasks: Mapping[str, Any]
-) -> tuple[float | None, float | None]:
-    """95 % interval of the mean's difference from dense; tasks share no items: errors add up."""
-    if not is_missing(whole := part.get("versus_dense")):
+Ends = tuple[float | None, float | None]
+
+
+def _ends(prefix: str, low: float | None, high: float | None) -> dict[str, float | None]:
+    return {f"{prefix}_low": low, f"{prefix}_high": high}
+
+
+def _paired(versus: Any) -> Ends:
+    return (None, None) if is_missing(versus) else (versus["low"], versus["high"])
+
+
+def _paired_mean(part: Mapping[str, Any], tasks: Mapping[str, Any], key: str) -> Ends:
+    """95 % interval of the mean's difference; tasks share no items: their errors add up."""
+    if not is_missing(whole := part.get(key)):
         return whole["low"], whole["high"]
-    versus = [task.get("versus_dense") for task in tasks.values()]
+    versus = [task.get(key) for task in tasks.values()]
     if not versus or any(is_missing(v) or None in (v["low"], v["high"]) for v in versus):
         return None, None
     centre = sum(v["difference"] for v in versus) / len(versus)

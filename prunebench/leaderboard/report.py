@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench import record
-from prunebench.leaderboard import exports, markdown
+from prunebench.leaderboard import exports, markdown, page, paper_tables, plots
+from prunebench.leaderboard.claims import Judged, judge_claims
 from prunebench.leaderboard.collect import Collected, Problem, collect
 from prunebench.leaderboard.facts import Facts, gather
+from prunebench.leaderboard.fronts import make_fronts
 from prunebench.leaderboard.sections import make_sections, rank_table
 from prunebench.leaderboard.statistics import average_ranks, summarise
 from prunebench.leaderboard.tables import Section, Table
+from prunebench.leaderboard.verdicts import Verdict, judge
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from prunebench.papers import Paper
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Report:
     facts: Facts
     ranks: Table
     sections: tuple[Section, ...]
+    verdicts: tuple[Verdict, ...]
+    claims: tuple[Judged, ...]
     collected: Collected
     summary: pd.DataFrame
     files: tuple[Path, ...] = ()
@@ -43,33 +50,74 @@ def build(
     out: Path,
     *,
     title: str,
+    reference: str | None = None,
+    papers: Sequence[Paper] = (),
 ) -> Report:
-    """Write leaderboard.md, leaderboard.csv, cells.csv and failures.md into the folder `out`.
+    """Write every view of the records into the folder `out`.
 
     `records` are valid ones (`load` reads them), in any order: equal records give equal bytes.
-    `problems` are the files that could not be read; they are named in failures.md.
+    `problems` are the files that could not be read; they are named in failures.md. `reference` is
+    the label of a row that others are compared with beside dense; `papers` are what was published.
     """
-    collected = collect(records, problems)
-    summary = summarise(collected)
     out = Path(out)
-    report = Report(
-        title=title,
-        facts=gather(collected),
-        ranks=rank_table(average_ranks(collected, summary)),
-        sections=make_sections(collected, summary),
-        collected=collected,
-        summary=summary,
-        files=tuple(out / name for name in FILES),
-    )
+    report = analyse(records, problems, out, title=title, reference=reference, papers=papers)
+    collected, summary = report.collected, report.summary
+    leaderboard = exports.leaderboard_frame(collected, summary)
+    judged = paper_tables.paper_frame(report.verdicts, report.claims)
     texts = {
         "leaderboard.md": markdown.leaderboard(report),
-        "leaderboard.csv": exports.csv_text(exports.leaderboard_frame(collected, summary)),
+        "leaderboard.csv": exports.csv_text(leaderboard),
         "cells.csv": exports.csv_text(exports.cells_frame(collected)),
+        "paper_vs_measured.md": markdown.paper_vs_measured(report),
+        "paper_vs_measured.csv": exports.csv_text(judged),
         "failures.md": markdown.failures(report),
     }
     for name, text in texts.items():
         record.write_text(out / name, text)
+    record.write_bytes(out / "leaderboard.parquet", exports.parquet_bytes(leaderboard))
+    drawn = dict(plots.plot_files(make_fronts(collected, summary)))
+    for name, content in drawn.items():
+        record.write_bytes(out / "plots" / name, content)
+    (out / "plots").mkdir(exist_ok=True)
+    _remove_others(out / "plots", drawn)
+    record.write_text(out / "index.html", page.render(report))
     return report
 
 
-FILES = ("leaderboard.md", "leaderboard.csv", "cells.csv", "failures.md")
+def _remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Delete plots of an earlier build that this one does not have."""
+    for path in folder.glob("*.*"):
+        if path.suffix in (".svg", ".png") and path.name not in kept:
+            path.unlink()
+
+
+def analyse(
+    records: Iterable[Mapping[str, Any]],
+    problems: Iterable[Problem],
+    out: Path,
+    *,
+    title: str,
+    reference: str | None = None,
+    papers: Sequence[Paper] = (),
+) -> Report:
+    """The report without its files; arguments as for `build`."""
+    collected = collect(records, problems)
+    summary = summarise(collected, reference=reference)
+    return Report(
+        title=title,
+        facts=gather(collected),
+        ranks=rank_table(average_ranks(collected, summary)),
+        sections=make_sections(collected, summary, reference=reference),
+        verdicts=judge(collected, summary, papers),
+        claims=judge_claims(collected, summary, papers),
+        collected=collected,
+        summary=summary,
+        files=tuple(out / name for name in FILES),
+    )
+
+
+FILES = (
+    "index.html",
+    *("leaderboard.md", "leaderboard.csv", "leaderboard.parquet", "cells.csv"),
+    *("paper_vs_measured.md", "paper_vs_measured.csv", "failures.md"),
+)

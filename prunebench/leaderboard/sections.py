@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prunebench.leaderboard import columns, formats
 from prunebench.leaderboard.collect import Collected
 from prunebench.leaderboard.columns import Quantities, of_kinds
+from prunebench.leaderboard.controls import control_tables
 from prunebench.leaderboard.quantities import KINDS, QUALITY
 from prunebench.leaderboard.tables import Cell, Line, Section, Table, draw, make_lines
 
@@ -25,11 +26,20 @@ SPEEDS = (
     *("decode_ms_per_token", "decode_speedup", "decode_limit", "decode_share"),
     "peak_allocated_mib",
 )
+DIFFERENCES = {
+    "difference": columns.difference,
+    "reference_difference": columns.reference_difference,
+}
 MANY = 4  # more perplexity columns than this are drawn as one table per window length
 
 
-def make_sections(collected: Collected, summary: pd.DataFrame) -> tuple[Section, ...]:
-    """One section per model (and campaign), in the order of their names."""
+def make_sections(
+    collected: Collected, summary: pd.DataFrame, *, reference: str | None = None
+) -> tuple[Section, ...]:
+    """One section per model (and campaign), in the order of their names.
+
+    reference  label of the row that the summary has differences from
+    """
     several = collected.rows["campaign"].nunique() > 1
     keys = collected.rows[["campaign", "model"]].drop_duplicates()
     made = []
@@ -42,7 +52,7 @@ def make_sections(collected: Collected, summary: pd.DataFrame) -> tuple[Section,
             Section(
                 heading=f"{model} ({campaign})" if several else model,
                 lead=_lead(records),
-                tables=tuple(_tables(known, body)),
+                tables=tuple(_tables(known, body, reference)),
                 compact=_compact(known, body, columns.spread),
                 brief=_compact(known, body, columns.plain),
             )
@@ -67,10 +77,11 @@ def rank_table(averages: pd.DataFrame) -> Table:
     return Table("Average ranks", "", header, ("left", *["right"] * (len(header) - 1)), rows)
 
 
-def _tables(known: Quantities, body: Sequence[Line]) -> list[Table]:
+def _tables(known: Quantities, body: Sequence[Line], reference: str | None) -> list[Table]:
     tables = []
     for here, lines in _by_device(known, body, (*QUALITY, "task")):
-        tables += _quality(here, lines) + _tasks(here, lines)
+        tables += _quality(here, lines, reference) + _tasks(here, lines)
+    tables += control_tables(known, body)
     tables.append(_size(known, body))
     tables += _speed(known, body)
     costs = tuple(kind for kind in columns.TITLES if kind.startswith(("prune", "recover")))
@@ -100,9 +111,10 @@ def _belonging(here: Quantities, anywhere: Quantities, body: Sequence[Line]) -> 
     ]
 
 
-def _quality(here: Quantities, body: Sequence[Line]) -> list[Table]:
-    """mean ± sd (error over items) and the difference from dense, per group of protocols."""
+def _quality(here: Quantities, body: Sequence[Line], reference: str | None) -> list[Table]:
+    """mean ± sd (error over items) and the differences, per group of protocols."""
     tables = []
+    against = {"difference": "dense", "reference_difference": reference}
     for suffix, group in _protocol_groups(of_kinds(here, *QUALITY)).items():
         shown = [
             columns.achieved_column(),
@@ -114,11 +126,12 @@ def _quality(here: Quantities, body: Sequence[Line]) -> list[Table]:
         caption = "mean ± standard deviation over seeds (standard error over items)"
         caption += "; zero-shot accuracy in %" * accuracy + _on(group)
         tables.append(draw(f"Quality{suffix}", caption, shown, body))
-        compared = [line for line in body if line.row is None or _is_compared(line, group)]
-        if any(line.row is not None for line in compared):
-            caption = "difference (95 % interval)" + "; zero-shot accuracy in points" * accuracy
-            shown = columns.number_columns(group, columns.difference)
-            tables.append(draw(f"Difference from dense{suffix}", caption, shown, compared))
+        for name, title in against.items():
+            compared = [line for line in body if line.row is None or _has(line, group, name)]
+            if any(line.row is not None for line in compared):
+                caption = "difference (95 % interval)" + "; zero-shot accuracy in points" * accuracy
+                shown = columns.number_columns(group, DIFFERENCES[name])
+                tables.append(draw(f"Difference from {title}{suffix}", caption, shown, compared))
     return tables
 
 
@@ -134,8 +147,8 @@ def _protocol_groups(quality: Quantities) -> dict[str, dict[int, Any]]:
     return groups
 
 
-def _is_compared(line: Line, group: Quantities) -> bool:
-    return any(not math.isnan(line.summary[i].difference) for i in group if i in line.summary)
+def _has(line: Line, group: Quantities, name: str) -> bool:
+    return any(not math.isnan(getattr(line.summary[i], name)) for i in group if i in line.summary)
 
 
 def _tasks(here: Quantities, body: Sequence[Line]) -> list[Table]:

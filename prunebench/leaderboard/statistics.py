@@ -11,27 +11,36 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.collect import Collected
+from prunebench.leaderboard.differences import PREFIXES, add_differences, student
 from prunebench.leaderboard.quantities import KINDS, QUALITY, Z95
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-HELPERS = ["own", "own_low", "own_high", "paired", "paired_low", "paired_high"]
+HELPERS = ["own", "own_low", "own_high"]
+PAIRED = {
+    "paired_low": ("low", "mean"),
+    "paired_high": ("high", "mean"),
+    "paired": ("low", "count"),
+}
+HELPERS += [f"{start}_{name}" for start in PREFIXES for name in PAIRED]
 ROUNDING = 1e-12  # a relative spread below this is floating-point noise of equal values
 
 
-def summarise(collected: Collected) -> pd.DataFrame:
+def summarise(collected: Collected, *, reference: str | None = None) -> pd.DataFrame:
     """One line per row and quantity that has at least one value.
 
+    reference  label of the row that differences are also taken from, at the same sparsity
+
     Columns: row, quantity, n, mean, sd (NaN when n = 1), error, low, high, interval; difference,
-    difference_low, difference_high, difference_interval (from dense; NaN without); rank (1 is
-    best, ties share it; NaN where nothing is ranked), best (rank 1 among at least two).
+    difference_low, difference_high, difference_interval (from dense; NaN without), the same with
+    `reference_` in front; rank (1 is best, ties share it; NaN where nothing is ranked), best (rank
+    1 among at least two).
     """
     summary = _moments(collected.values)
     summary = summary.join(collected.rows[["campaign", "model", "sparsity", "ranked"]], on="row")
     _add_intervals(summary)
-    _add_differences(summary, _dense_rows(collected.rows))
+    add_differences(summary, collected.rows, reference=reference)
     _add_ranks(summary, collected)
     return summary.drop(columns=["campaign", "model", "sparsity", "ranked", *HELPERS])
 
@@ -106,21 +115,16 @@ def _moments(values: pd.DataFrame) -> pd.DataFrame:
         own_low=("low", "mean"),
         own_high=("high", "mean"),
         own=("low", "count"),
-        paired_low=("difference_low", "mean"),
-        paired_high=("difference_high", "mean"),
-        paired=("difference_low", "count"),
+        **{
+            f"{start}_{name}": (f"{start}_{end}", how)
+            for start in PREFIXES
+            for name, (end, how) in PAIRED.items()
+        },
     ).reset_index()
     summary["error"] **= 0.5
     noise = summary["sd"] <= ROUNDING * summary["mean"].abs()
     summary.loc[noise, "sd"] = 0.0
     return summary
-
-
-def _student(degrees: np.ndarray) -> np.ndarray:
-    """97.5 % quantile of Student's t."""
-    from scipy.special import stdtrit
-
-    return stdtrit(degrees, 0.975)
 
 
 def _add_intervals(summary: pd.DataFrame) -> None:
@@ -133,71 +137,12 @@ def _add_intervals(summary: pd.DataFrame) -> None:
     run = ~seeds & ~own & ~np.isnan(error)
     half = np.select(
         [seeds, run, n > 1],
-        [_student(np.maximum(n - 1, 1)) * sd / np.sqrt(n), Z95 * error, 0.0],
+        [student(np.maximum(n - 1, 1)) * sd / np.sqrt(n), Z95 * error, 0.0],
         np.nan,
     )
     for end, sign in (("low", -1), ("high", 1)):
         summary[end] = np.where(own, summary[f"own_{end}"], summary["mean"] + sign * half)
     summary["interval"] = np.select([seeds, own | run, n > 1], ["seeds", "run", "seeds"], "")
-
-
-def _dense_rows(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """The reference row of each model: nothing pruned, nothing tuned."""
-    unpruned = rows[(rows["sparsity"] == 0) & (rows["ok"] > 0)].reset_index()
-    unpruned = unpruned.sort_values(["recovery", "row"])
-    first = unpruned.groupby(["campaign", "model"], sort=True)["row"].first()
-    return first.to_dict()
-
-
-def _add_differences(summary: pd.DataFrame, dense: dict[tuple[str, str], int]) -> None:
-    """mean - dense mean and its 95 % interval.
-
-    From seeds: Student's t, or Welch's where dense has a spread of its own. Else the records' own
-    intervals, paired item by item, where every run has one; else from the errors within the runs,
-    as if they were independent.
-    """
-    import numpy as np
-
-    keys = zip(summary["campaign"], summary["model"], strict=True)
-    reference = np.array([dense.get(key, -1) for key in keys], dtype=int)
-    lookup = summary.set_index(["row", "quantity"])[["n", "mean", "sd", "error"]]
-    lookup = lookup[~lookup.index.duplicated()]
-    other = lookup.reindex(list(zip(reference, summary["quantity"], strict=True)))
-    itself = summary["row"].to_numpy() == reference
-    n, sd, error = (summary[name].to_numpy(float) for name in ("n", "sd", "error"))
-    dense_n, dense_sd, dense_error = (other[name].to_numpy(float) for name in ("n", "sd", "error"))
-    difference = np.where(itself, np.nan, summary["mean"].to_numpy() - other["mean"].to_numpy())
-    known = ~np.isnan(difference)
-    seeds = known & (n > 1) & (sd > 0)
-    paired = known & ~seeds & (summary["paired"].to_numpy() == n)
-    run = known & ~seeds & ~paired & ~np.isnan(error) & ~np.isnan(dense_error)
-    half = np.select(
-        [seeds, run],
-        [_seed_half(n, sd, dense_n, dense_sd), Z95 * np.hypot(error, dense_error)],
-        np.nan,
-    )
-    summary["difference"] = difference
-    for end, sign in (("low", -1), ("high", 1)):
-        summary[f"difference_{end}"] = np.where(
-            paired, summary[f"paired_{end}"], difference + sign * half
-        )
-    names = ["seeds", "paired items", "run"]
-    summary["difference_interval"] = np.select([seeds, paired, run], names, "")
-
-
-def _seed_half(
-    n: np.ndarray, sd: np.ndarray, dense_n: np.ndarray, dense_sd: np.ndarray
-) -> np.ndarray:
-    """Half of the 95 % interval of a difference of means (Welch; dense without spread is fixed)."""
-    import numpy as np
-
-    spread = (dense_n > 1) & (dense_sd > 0)
-    with np.errstate(all="ignore"):
-        own = sd**2 / n
-        its = np.where(spread, dense_sd**2 / dense_n, 0.0)
-        rest = np.where(spread, its**2 / (dense_n - 1), 0.0)
-        degrees = (own + its) ** 2 / (own**2 / (n - 1) + rest)
-        return _student(degrees) * np.sqrt(own + its)
 
 
 def _add_ranks(summary: pd.DataFrame, collected: Collected) -> None:

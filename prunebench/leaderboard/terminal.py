@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard import formats
+from prunebench.leaderboard.compare import compare
 from prunebench.leaderboard.facts import counts
 from prunebench.leaderboard.tables import Cell, Section, Table
 
@@ -37,6 +38,18 @@ def terminal(report: Report, *, width: int | None = None) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+def side_by_side(first: Report, second: Report, *, names: tuple[str, str]) -> str:
+    """Two reports compared: the numbers that both have, then what only one has, then losses."""
+    table, alone = compare(first, second)
+    blocks = [f"A  {names[0]}: {counts(first.facts)}\nB  {names[1]}: {counts(second.facts)}"]
+    blocks.append(table.caption)
+    if table.rows:
+        blocks.append(_draw(table, list(range(len(table.header)))))
+        blocks.append("\n".join(table.legend))
+    blocks.append("\n".join(formats.one_line(line) for line in alone))
+    return "\n\n".join(block for block in blocks if block)
+
+
 def fit(table: Table, width: int) -> str:
     """Draw a table within `width` characters, dropping columns by their priority."""
     kept = list(range(len(table.header)))
@@ -64,7 +77,7 @@ def _draw(table: Table, kept: list[int]) -> str:
 
     rows: list = []
     for position, row in enumerate(table.rows):
-        if position and table.blocks[position] != table.blocks[position - 1]:
+        if position and table.blocks and table.blocks[position] != table.blocks[position - 1]:
             rows.append(SEPARATING_LINE)
         rows.append([_text(row[column]) for column in kept])
     header = [formats.shorten(table.header[column], NAME_WIDTH) for column in kept]

@@ -139,6 +139,48 @@ def test_the_same_seed_gives_the_same_decision_and_another_one_another(world, tm
     assert kept[0] == kept[1] != kept[2]
 
 
+def test_a_matched_control_keeps_as_many_units_of_each_structure(world, tmp_path):
+    """Ranked globally by norm, then the same counts at random: another choice, the same profile."""
+    from prunebench.plugins import discover
+
+    params = discover()["magnitude"].params({"scope": "global", "protect_last": 1}, where="test")
+    spec = {**world, "method": "magnitude", "params": params}
+    target = attempt(prune.prune, spec, tmp_path / "target" / "prune.json")
+    assert target["status"] == "ok", target["reason"]
+    stage = tmp_path / "target" / "prune.json"
+    result = attempt(prune.prune, world, tmp_path / "control" / "prune.json", stage)
+    assert result["status"] == "ok", result["reason"]
+    assert result["decision"] == target["decision"]
+    assert len({s["kept"] for s in result["decision"].values() if s["kind"] == "neurons"}) > 1
+    assert result["sparsity"]["achieved"] == target["sparsity"]["achieved"]
+    kept = [
+        models.describe(tmp_path / name / "model")["decision"]["keep"]
+        for name in ("target", "control")
+    ]
+    assert kept[0] != kept[1] and kept[0].keys() == kept[1].keys()
+    alone = attempt(prune.prune, world, tmp_path / "alone" / "prune.json")
+    assert alone["decision"] != target["decision"]
+
+
+def test_a_matched_control_of_a_failed_row_says_why(world, tmp_path):
+    (tmp_path / "target.json").write_text('{"status": "failed", "reason": "out of memory"}')
+    result = attempt(prune.prune, world, tmp_path / "p.json", tmp_path / "target.json")
+    assert result["status"] == "failed"
+    assert result["reason"] == "the row that it is matched to has no decision: out of memory"
+
+
+def test_a_method_that_scores_other_structures_cannot_be_matched(world, tmp_path):
+    code = "import torch\ndef prune(m, c): return c.select({'layers.1.neurons': torch.rand(96)})"
+    attempt(prune.prune, {**world, "sparsity": 0.1}, tmp_path / "target" / "prune.json")
+    spec = {**world, **plugin(tmp_path, code)}
+    stage = tmp_path / "target" / "prune.json"
+    result = attempt(prune.prune, spec, tmp_path / "control" / "prune.json", stage)
+    assert (
+        result["status"] == "failed"
+        and "loses units in the row that this one is matched to" in result["reason"]
+    )
+
+
 BAD_METHODS = {
     "raises": ("def prune(m, c): raise KeyError('lost')", "failed", "KeyError: 'lost'"),
     "returns nothing": ("def prune(m, c): pass", "failed", "returned NoneType, not a Decision"),

@@ -114,6 +114,7 @@ def cell(
     campaign: str = "demo",
     recovery: bool = False,
     params: dict[str, Any] | None = None,
+    matched: str | None = None,
 ) -> dict[str, Any]:
     return {
         "campaign": campaign,
@@ -124,6 +125,7 @@ def cell(
         "sparsity": sparsity,
         "seed": seed,
         "recovery": recovery,
+        "matched": matched,
     }
 
 
@@ -254,6 +256,47 @@ def cost(rng: random.Random, loss: float) -> dict[str, Any]:
             "peak_host_mib": 812.0,
         },
         "recover": None,
+    }
+
+
+def decision(*, layers: int = 8) -> dict[str, Any]:
+    """Kept units that fall towards the middle, and one structure that spans all layers."""
+    made = {"hidden": {"kind": "hidden", "layer": None, "units": 64, "kept": 64}}
+    for layer in range(layers):
+        gone = min(layer, layers - 1 - layer)
+        for kind, units in (("heads", 8), ("neurons", 96)):
+            kept = units - gone * units // layers
+            entry = {"kind": kind, "layer": layer, "units": units, "kept": kept}
+            made[f"layers.{layer}.{kind}"] = entry
+    return made
+
+
+def tuning(*, steps: int = 40) -> dict[str, Any]:
+    loss = [[step, 2.0 + 3.0 * math.exp(-step / 12)] for step in range(1, steps + 1)]
+    return {"instructions": "alpaca", "by": "suite", "tuning_tokens": 100_000, "loss": loss}
+
+
+def notes() -> dict[str, Any]:
+    """One note of each form that is drawn, and a plain one."""
+    blends = [[(row + column) / 9 for column in range(6)] for row in range(3)]
+    blends[0][0] = None
+    lines = {name: [[x, x * slope] for x in range(9)] for name, slope in (("up", 1), ("down", -1))}
+    return {
+        "blends": {
+            "plot": "heatmap",
+            "title": "Blend of saliencies",
+            "rows": ["coarse", "fine", "mixed"],
+            "columns": list(range(6)),
+            "values": blends,
+        },
+        "curve": {
+            "plot": "line",
+            "title": "Two curves",
+            "x_label": "step",
+            "y_label": "value",
+            "series": lines,
+        },
+        "calibration": {"samples": 32, "length": 128},
     }
 
 

@@ -25,7 +25,7 @@ HOSTILE = (
 
 def written(records: Sequence[dict[str, Any]], out: Path, **more: Any) -> Report:
     problems = more.pop("problems", [])
-    return build(records, problems, out, title=more.pop("title", "demo"))
+    return build(records, problems, out, title=more.pop("title", "demo"), **more)
 
 
 def page(records: Sequence[dict[str, Any]], out: Path) -> str:
@@ -343,6 +343,35 @@ def test_records_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
         assert terminal(again).split("0/")[0].split("\n\n")[:5] == terminal(first).split("\n\n")[:5]
 
 
+# --- reference row and matched controls ---
+
+
+def test_a_chosen_reference_row_has_a_table_of_its_own(tmp_path: Path) -> None:
+    written(small(), tmp_path, reference="pat")
+    found = tables((tmp_path / "leaderboard.md").read_text(encoding="utf-8"))
+    assert column(found["Difference from pat"], "Method") == ["magnitude-l1"]
+    assert "+" in column(found["Difference from pat"], "wikitext2/128 ↓")[0]
+
+
+def test_a_matched_control_parts_choice_from_profile(tmp_path: Path) -> None:
+    records = []
+    for label, matched, values in (
+        ("pat", None, (10.0, 10.1, 10.2)),
+        ("random_matched-pat", "pat", (12.0, 12.1, 12.2)),
+        ("random", None, (17.0, 17.1, 17.2)),
+    ):
+        for seed, value in enumerate(values):
+            made = factory.record(label=label, seed=seed, perplexity=value)
+            made["cell"] |= {"matched": matched, "method": label.partition("_")[0]}
+            records.append(made)
+    (row,) = tables(page(records, tmp_path))["Layer profile and choice of units"][1:]
+    table = tables(page(records, tmp_path))["Layer profile and choice of units"]
+    assert row[1:3] == ["pat", "random_matched-pat"]
+    assert column(table, "wikitext2/128: choice of units")[0].startswith("−2.00 (")
+    assert column(table, "wikitext2/128: layer profile")[0].startswith("−5.00 (")
+    assert "Layer profile" not in page(small(), tmp_path)
+
+
 # --- CSV -----------------------------------------------------------------------------------------
 
 
@@ -367,6 +396,17 @@ def test_csv_has_every_digit(tmp_path: Path) -> None:
     lost = [r for r in rows if r["label"] == "pat"]
     assert len(lost) == 1 and lost[0]["kind"] == "" and lost[0]["mean"] == ""
     assert lost[0]["reasons"] == 'failed: x, "y"\nz' and lost[0]["cells_failed"] == "1"
+
+
+def test_parquet_holds_what_the_csv_does(tmp_path: Path) -> None:
+    import pandas as pd
+
+    written([*small(), factory.lost(label="bad")], tmp_path)
+    table = pd.read_parquet(tmp_path / "leaderboard.parquet")
+    rows = rows_of(tmp_path / "leaderboard.csv")
+    assert list(table.columns) == list(rows[0]) and len(table) == len(rows)
+    means = [float(row["mean"]) for row in rows if row["mean"]]
+    assert table["mean"].dropna().tolist() == means and table["mean"].isna().sum() == 1
 
 
 def test_one_csv_line_per_cell(tmp_path: Path) -> None:

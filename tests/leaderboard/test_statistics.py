@@ -108,6 +108,52 @@ def test_without_items_or_seeds_there_is_no_interval() -> None:
     assert math.isnan(found["low"]) and found["interval"] == ""
 
 
+# --- difference from a reference row ---
+
+
+def against_reference(records: Sequence[dict[str, Any]], kind: str = "perplexity") -> pd.Series:
+    collected = collect(records)
+    summary = summarise(collected, reference="ref")
+    kinds = [quantity.kind for quantity in collected.quantities]
+    summary = summary[[kinds[q] == kind for q in summary["quantity"]]]
+    return summary.join(collected.rows["name"], on="row").set_index("name").loc["a"]
+
+
+def test_difference_from_a_reference_row_of_the_same_sparsity() -> None:
+    values, others = [10.0, 11.0, 13.0], [8.0, 8.4, 9.1]
+    records = [
+        *cells(values),
+        *cells(others, label="ref"),
+        *cells([1.0], label="ref", sparsity=0.2),
+    ]
+    found = against_reference(records)
+    expected = stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    ends = found["reference_difference_low"], found["reference_difference_high"]
+    assert ends == pytest.approx(tuple(expected), rel=1e-12)
+    assert found["reference_difference"] == pytest.approx(
+        statistics.mean(values) - statistics.mean(others)
+    )
+    collected = collect(records)
+    own = summarise(collected, reference="ref").join(collected.rows["name"], on="row")
+    assert own[own["name"] == "ref"]["reference_difference"].isna().all()
+    assert summarise(collected)["reference_difference"].isna().all()
+
+
+def test_a_single_run_against_a_reference_with_seeds_has_the_seeds_error() -> None:
+    found = against_reference([*cells([10.0]), *cells([8.0, 8.4, 9.1], label="ref")])
+    expected = stats.ttest_1samp([8.0, 8.4, 9.1], 10.0).confidence_interval(0.95)
+    assert found["reference_difference_interval"] == "seeds"
+    assert 10 - found["reference_difference_high"] == pytest.approx(expected.low, rel=1e-12)
+
+
+def test_difference_from_a_reference_is_paired_where_the_record_is() -> None:
+    records = [factory.record(label="ref"), factory.record(label="a")]
+    records[1]["zeroshot"]["versus_reference"] = {"difference": 0.0, "low": -0.01, "high": 0.02}
+    found = against_reference(records, kind="zeroshot")
+    ends = found["reference_difference_low"], found["reference_difference_high"]
+    assert ends == (-0.01, 0.02) and found["reference_difference_interval"] == "paired items"
+
+
 # --- difference from dense -----------------------------------------------------------------------
 
 

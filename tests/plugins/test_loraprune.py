@@ -349,7 +349,7 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
         "seed": 0,
         "multiple_of": {},
     }  # fmt: skip
-    arguments = argparse.Namespace(device="cpu", out=tmp_path / "cell" / "prune.json")
+    arguments = argparse.Namespace(device="cpu", inputs=[], out=tmp_path / "cell" / "prune.json")
     result = prune_job(spec, arguments)
     assert result["verify"]["passed"] and result["sparsity"]["within_tolerance"]
     assert result["cost"]["backward_tokens"] == result["method_notes"]["tuning"]["tuning_tokens"]

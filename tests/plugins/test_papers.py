@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from prunebench.errors import Invalid
-from prunebench.papers import read_published
+from prunebench.papers import read_paper, read_published
 from prunebench.plugins import discover
 
 PAPERS = {n: p.folder / "paper.yaml" for n, p in discover().items()}
@@ -53,6 +53,40 @@ def test_nothing_is_published_twice_under_one_description(name):
         for p in read_published(PAPERS[name])
     ]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_rules_of_claims_speak_of_known_methods_and_parameters(name):
+    plugins = discover()
+    for claim in read_paper(PAPERS[name], plugins).claims:
+        for rule in claim.rules:
+            for side in (rule.row, rule.against):
+                known = plugins[side.method].params(side.params, where=name)
+                assert set(side.params) <= set(known)
+            assert rule.value != (1 if rule.form == "ratio" else 0), claim.text
+
+
+def test_a_rule_of_a_claim_is_read_with_its_sides(tmp_path):
+    rule = {
+        "quantity": "perplexity:wikitext2",
+        "row": {"method": "random"},
+        "against": {"method": "dense", "sparsity": 0, "recovery": True},
+        "sparsity": 0.5,
+        "form": "difference",
+        "value": -8.0,
+    }
+    claim = {"claim": "better", "evidence": "read", "judged": [rule]}
+    path = tmp_path / "paper.yaml"
+    paper = {"title": "A title", "arxiv": "2305.11627"}
+    path.write_text(yaml.safe_dump({"paper": paper, "claims": [claim], "published": []}))
+    (found,) = read_paper(path, discover()).claims[0].rules
+    assert (found.kind, found.name, found.value) == ("perplexity", "wikitext2", -8.0)
+    assert (found.row.sparsity, found.row.recovery) == (0.5, None)
+    assert (found.against.sparsity, found.against.recovery) == (0, True)
+    wrong = {**claim, "judged": [{**rule, "quantity": "speed"}]}
+    path.write_text(yaml.safe_dump({"paper": paper, "claims": [wrong], "published": []}))
+    with pytest.raises(Invalid, match=r"claims\[0\].judged\[0\].quantity: 'speed' does not match"):
+        read_paper(path, discover())
 
 
 def test_row_means_of_llm_pruner_close():

@@ -110,6 +110,13 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     code, output = snakemake(place)
     assert code == 0 and "Nothing to be done" in output
 
+    code, output = snakemake(place, "--report", "report.html")  # captions and categories included
+    assert code == 0, output
+    report = (place / "report.html").read_text()
+    for words in ("Leaderboard", "Papers", "Trade-off", "Not measured"):
+        assert words in report
+    assert "Cells that failed or were skipped" in report
+
     write(place, {**CAMPAIGN, "sparsities": [0.3, 0.5]}, GOOD)  # and so does a new sparsity
     code, output = snakemake(place, "--dry-run")
     assert code == 0, output
@@ -135,6 +142,17 @@ def test_a_wrong_campaign_is_refused_before_any_job(place, change, message):
     assert "campaign.yaml: " in output and message in output
     assert "Traceback" not in output
     assert not (place / "results").exists()
+
+
+def test_a_matched_row_is_pruned_after_the_row_that_it_is_matched_to(place):
+    methods = [*CAMPAIGN["methods"], {"name": "random", "matched": "toy"}]
+    write(place, {**CAMPAIGN, "methods": methods}, GOOD)
+    code, output = snakemake(place, "--dry-run")
+    assert code == 0, output
+    assert jobs_of(output)["prune"] == 4
+    target = "results/toy/cells/tiny/toy/0.3/seed0/prune.json"
+    control = "results/toy/cells/tiny/random_matched-toy/0.3/seed0/prune.json"
+    assert f"input: {target}\n    output: {control}" in output
 
 
 def test_jobs_declare_a_gpu_only_where_one_is_offered(place):

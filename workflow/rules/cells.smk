@@ -4,6 +4,7 @@
 rule prune:
     input:
         demo_inputs,
+        matched=matched,
     output:
         CELL + "/prune.json",
     log:
@@ -17,8 +18,8 @@ rule prune:
     params:
         spec=lambda wildcards: plan.prune_spec(campaign, cell_of(wildcards)),
     shell:
-        "prunebench prune --spec {params.spec:q} --out {output} --device {resources.device}"
-        " --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
 rule recover:

@@ -41,6 +41,11 @@ def pruned(wildcards):
     return OUT / "cells" / twin.path / "prune.json"
 
 
+def matched(wildcards):
+    cell = plan.matched_cell(campaign, cell_of(wildcards))
+    return [] if cell is None else [OUT / "cells" / cell.path / "prune.json"]
+
+
 def stage(wildcards):
     return OUT / "cells" / plan.stage(campaign, cell_of(wildcards))
 

@@ -22,9 +22,45 @@ rule leaderboard:
         results("evaluate.json"),
         profiles(),
     output:
-        OUT / "leaderboard.md",
-        OUT / "leaderboard.csv",
-        OUT / "failures.md",
+        report(
+            OUT / "index.html",
+            caption="../report/page.rst",
+            category="Leaderboard",
+            labels={"file": "page"},
+        ),
+        report(
+            OUT / "leaderboard.md",
+            caption="../report/leaderboard.rst",
+            category="Leaderboard",
+            labels={"file": "tables"},
+        ),
+        report(
+            OUT / "leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="Leaderboard",
+            labels={"file": "every digit"},
+        ),
+        OUT / "leaderboard.parquet",
+        report(
+            OUT / "paper_vs_measured.md",
+            caption="../report/papers.rst",
+            category="Papers",
+            labels={"file": "verdicts"},
+        ),
+        OUT / "paper_vs_measured.csv",
+        report(
+            OUT / "failures.md",
+            caption="../report/failures.rst",
+            category="Not measured",
+            labels={"file": "reasons"},
+        ),
+        report(
+            directory(OUT / "plots"),
+            patterns=["{name}.svg"],
+            caption="../report/plots.rst",
+            category="Trade-off",
+            labels={"figure": "{name}"},
+        ),
     log:
         OUT / "leaderboard.log",
     params:

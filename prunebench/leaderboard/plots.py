@@ -1,0 +1,155 @@
+"""Static Pareto plots as SVG and PNG: the same bytes from the same records."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prunebench.leaderboard import formats
+from prunebench.leaderboard.fronts import Axis, Front, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SETTINGS = {
+    "svg.hashsalt": "prunebench",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e6ea",
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": "#9aa1ab",
+    "xtick.color": "#5b626c",
+    "ytick.color": "#5b626c",
+    "axes.labelcolor": "#30353c",
+    "savefig.dpi": 110,
+}
+COLOURS = (  # the first ten of Observable's palette; the page draws with the same
+    *("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951"),
+    *("#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e", "#9498a0"),
+)
+MARKERS = "os^Dv"  # told apart where colours repeat
+PANELS = ("size", "latency", "memory", "pruning cost")
+LOST_SHOWN = 4
+
+
+def plot_files(fronts: Sequence[Front]) -> Iterator[tuple[str, bytes]]:
+    """(file name, content) of one figure per model and quality column, as SVG and as PNG."""
+    import matplotlib
+
+    taken: dict[str, int] = {}
+    with matplotlib.rc_context(SETTINGS):
+        for front in fronts:
+            for quality in front.qualities:
+                name = _file_name(front, quality, taken)
+                figure = _figure(front, quality)
+                for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                    buffer = io.BytesIO()
+                    figure.savefig(buffer, format=suffix, metadata=metadata)
+                    figure.set_layout_engine("none")  # laid out once: it takes most of the time
+                    yield f"{name}.{suffix}", buffer.getvalue()
+
+
+def _file_name(front: Front, quality: Axis, taken: dict[str, int]) -> str:
+    """Letters, digits, dots and dashes of model and column; a number where that is not unique."""
+    parts = (front.model, quality.title)
+    name = "-".join(re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.")[:60] for part in parts)
+    taken[name] = taken.get(name, 0) + 1
+    return name if taken[name] == 1 else f"{name}-{taken[name]}"
+
+
+def _figure(front: Front, quality: Axis) -> Figure:
+    """One panel per group of costs that was measured, the first quantity of each."""
+    from matplotlib.figure import Figure
+
+    groups = {axis.group: axis for axis in reversed(front.costs)}
+    costs = [groups[group] for group in PANELS if group in groups]
+    figure = Figure(figsize=(3.3 * max(len(costs), 1) + 0.4, 3.7), layout="constrained")
+    figure.suptitle(f"{front.model}: {quality.title}", fontsize=10, fontweight="bold")
+    panels = figure.subplots(1, max(len(costs), 1), sharey=True, squeeze=False)[0]
+    for panel, cost in zip(panels, costs, strict=False):
+        _draw(panel, front, quality, cost)
+    panels[0].set_ylabel(quality.title + (" (log)" if quality.log else ""))
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        columns = min(len(labels), 2 * max(len(costs), 1))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    if front.lost:
+        more = len(front.lost) - LOST_SHOWN
+        text = "not measured: " + "; ".join(front.lost[:LOST_SHOWN])
+        text += f"; and {more} more" if more > 0 else ""
+        figure.supxlabel(
+            formats.shorten(text, 46 * max(len(costs), 1)), fontsize=7, color="#b3261e"
+        )
+    return figure
+
+
+def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
+    if quality.log:
+        panel.set_yscale("log")
+        _label_log(panel.yaxis)
+    panel.set_xlabel("\n".join(textwrap.wrap(cost.title, 38)[:2]))
+    if cost.log:
+        panel.set_xscale("log")
+        _label_log(panel.xaxis)
+    else:
+        panel.locator_params(axis="x", nbins=5)
+        panel.xaxis.set_major_formatter(_short_number)
+    for i, (name, points) in enumerate(front.lines):
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 5]}
+        _line(panel, _positions(points, quality, cost), name, style)
+    for i, (name, point) in enumerate(front.dense):
+        style = {"color": "#30353c", "marker": "*" if i == 0 else "P", "markersize": 9}
+        _line(panel, _positions([point], quality, cost), name, style)
+
+
+def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any]) -> None:
+    if not positions:
+        return
+    x, y, low, high = zip(*positions, strict=True)
+    # labels that begin with an underscore would be left out of the legend
+    label = f" {name}" if name.startswith("_") else name
+    panel.plot(x, y, linewidth=1.3, label=formats.shorten(label, 40), **{"markersize": 4, **style})
+    bands = [(a, b, c) for a, b, c in zip(x, low, high, strict=True) if b is not None]
+    for at, bottom, top in bands:
+        panel.plot([at, at], [bottom, top], color=style["color"], linewidth=0.8, alpha=0.6)
+    if len(bands) > 1 and sorted(x) in (list(x), list(x)[::-1]):
+        panel.fill_between(*zip(*bands, strict=True), color=style["color"], alpha=0.12, linewidth=0)
+
+
+def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple]:
+    """(x, y, low, high) of the points that have both, in the order of their sparsity."""
+    found = []
+    for point in sorted(points, key=lambda p: p.sparsity):
+        if cost.quantity in point.values and quality.quantity in point.values:
+            numbers = point.values[quality.quantity]
+            y, low, high = (None if v is None else v * quality.scale for v in numbers)
+            if quality.log and low is not None:  # an interval may reach below what a log can show
+                low = max(low, y / 10)
+            x = point.values[cost.quantity][0] * cost.scale
+            if cost.log and x <= 0:
+                continue
+            found.append((x, y, low, high))
+    return found
+
+
+def _label_log(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 of each power of ten, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+    axis.set_major_formatter(_short_number)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _short_number(value: float, _: int | None = None) -> str:
+    return formats.count(value) if abs(value) >= 1000 else f"{value:g}"
