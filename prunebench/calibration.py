@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CHARACTERS = 16
 """Characters of text set aside for one token: enough for any tokenizer on any usual text."""
+LONG = 4_000_000
+"""Characters of a text that takes too long to be tokenised whole in every job."""
 
 
 def calibration_tokens(
@@ -29,7 +31,7 @@ def calibration_tokens(
     text = "\n".join(row.strip() for row in rows if row.strip())
     generator = torch.Generator().manual_seed(seed)
     size = CHARACTERS * length
-    if len(text) // size >= 2 * samples:
+    if len(text) >= LONG and len(text) // size >= 2 * samples:
         parts = [
             text[start : start + size] for start in _starts(len(text), size, samples, generator)
         ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from prunebench import calibration
 from prunebench.calibration import CHARACTERS, calibration_tokens
 from prunebench.errors import Invalid
 
 
 @pytest.mark.parametrize("sentences", [30, 3000], ids=["short text", "long text"])
-def test_calibration_is_drawn_by_the_seed_without_overlap(tokenizer, sentences):
+def test_calibration_is_drawn_by_the_seed_without_overlap(tokenizer, sentences, monkeypatch):
+    monkeypatch.setattr(calibration, "LONG", 20_000)
     rows = [f"sentence number {i} has words" for i in range(sentences)]
     options = {"samples": 8, "length": 40}
     first = calibration_tokens(rows, tokenizer, seed=0, **options)
@@ -28,7 +30,8 @@ def test_too_little_calibration_text_says_how_much_there_is(tokenizer):
         calibration_tokens(["short"], tokenizer, samples=10, length=64, seed=0)
 
 
-def test_a_long_text_is_tokenised_in_part_and_a_short_one_whole(tokenizer):
+def test_a_long_text_is_tokenised_in_part_and_a_short_one_whole(tokenizer, monkeypatch):
+    monkeypatch.setattr(calibration, "LONG", 20_000)
     asked = []
 
     def counting(text, **options):
@@ -40,7 +43,9 @@ def test_a_long_text_is_tokenised_in_part_and_a_short_one_whole(tokenizer):
     assert asked == [5 * 400 - 1, 4 * 20 * CHARACTERS]
 
 
-def test_text_of_very_long_tokens_is_tokenised_whole(tokenizer):
+def test_text_of_very_long_tokens_is_tokenised_whole(monkeypatch):
+    monkeypatch.setattr(calibration, "LONG", 20_000)
+
     def coarse(text, **options):
         one_per_hundred = lambda part: list(range(len(part) // 100))  # noqa: E731
         ids = one_per_hundred(text) if isinstance(text, str) else [*map(one_per_hundred, text)]
