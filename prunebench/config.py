@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prunebench.data import CORPORA, INSTRUCTIONS, Source, corpora_of, open_source
-from prunebench.errors import Invalid
+from prunebench.campaign_text import read_calibration, read_protocols, read_recovery
+from prunebench.data import Source, corpora_of, open_source
+from prunebench.errors import Invalid, unknown
 from prunebench.plugins import Plugin, check_schema, discover, read_yaml
 from prunebench.rows import Row, build_rows
 from prunebench.shapes import find_shape
 
-if TYPE_CHECKING:
-    from prunebench.tuning import Tuning
-
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
 SCHEMA = Path(__file__).parent / "schemas" / "campaign.schema.yaml"
-CALIBRATION_DEFAULTS = {"split": "train", "samples": 10, "length": 128}
 RESOURCE_DEFAULTS = {"threads": 1, "mem_mb": 4000, "timeout_s": None}
 
 
@@ -136,7 +133,7 @@ def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
     """
     check_schema(raw, read_yaml(SCHEMA), where=file)
     plugins = discover(tuple(raw.get("plugins", ())))
-    recovery = _recovery(raw.get("recovery"), file)
+    recovery = read_recovery(raw.get("recovery"), file)
     rows = build_rows(raw, plugins, recovery=recovery is not None, file=file)
     campaign = Campaign(
         name=raw["name"],
@@ -148,9 +145,9 @@ def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
         seeds=tuple(raw.get("seeds", [0])),
         source=raw["data"]["source"],
         data_root=raw["data"].get("root"),
-        calibration=_calibration(raw.get("calibration"), file),
+        calibration=read_calibration(raw.get("calibration"), file),
         recovery=recovery,
-        perplexity=tuple(_protocols(raw.get("perplexity", []), file)),
+        perplexity=tuple(read_protocols(raw.get("perplexity", []), file)),
         zeroshot=raw.get("zeroshot"),
         profile=raw.get("profile"),
         resources={**RESOURCE_DEFAULTS, **raw.get("resources", {})},
@@ -217,76 +214,10 @@ def locate(kind: str, source: str) -> Path:
     return Path(root) / given if beside and root else given
 
 
-def _calibration(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
-    if given is None:
-        return None
-    _check_corpora(f"{file}: calibration.corpus", given["corpus"])
-    return {**CALIBRATION_DEFAULTS, **given}
-
-
-def _recovery(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
-    if given is None:
-        return None
-    if given.get("instructions", next(iter(INSTRUCTIONS))) not in INSTRUCTIONS:
-        where = f"{file}: recovery.instructions"
-        raise Invalid(_unknown(where, given["instructions"], INSTRUCTIONS))
-    _check_corpora(f"{file}: recovery.text", given.get("text", ()))
-    tuning_settings(given, where=f"{file}: recovery")
-    return given
-
-
-def tuning_settings(recovery: Mapping[str, Any], *, where: str = "recovery") -> Tuning:
-    """The Tuning of a campaign's `recovery`, which also names its data: `instructions` or `text`.
-
-    Raises Invalid when it names none or both, or a setting is wrong.
-    """
-    from prunebench.tuning import Tuning
-
-    if ("instructions" in recovery) == ("text" in recovery):
-        raise Invalid(f"{where}: expected one of instructions (a data set) and text (a corpus)")
-    settings = {k: v for k, v in recovery.items() if k not in ("instructions", "text")}
-    if "text" in recovery:
-        settings = {"template": "none", **settings}
-    return Tuning.from_config(settings, where=where)
-
-
-def tuning_records(recovery: Mapping[str, Any], source: Source) -> list[dict[str, str]]:
-    """The records of a campaign's `recovery`: instructions, or passages of a corpus."""
-    if "text" in recovery:
-        return source.passages(recovery["text"])
-    return source.instructions(recovery["instructions"])
-
-
-def _check_corpora(where: str, given: str | Sequence[str]) -> None:
-    for name in corpora_of(given):
-        if name not in CORPORA:
-            raise Invalid(_unknown(where, name, CORPORA))
-
-
-def _protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
-    """Every perplexity measurement written out: {name, corpus, split, length, mode, limit}."""
-    from prunebench.protocols import NAMED
-
-    written_out = []
-    for i, entry in enumerate(entries):
-        where = f"{file}: perplexity[{i}]"
-        if isinstance(entry, str):
-            if entry not in NAMED:
-                raise Invalid(_unknown(where, entry, NAMED))
-            entry = NAMED[entry]
-        common = {"mode": "windows", "limit": None} | {
-            key: entry[key] for key in ("name", "length", "mode", "limit") if key in entry
-        }
-        for corpus in entry["corpora"]:
-            _check_corpora(f"{where}.corpora", corpus["corpus"])
-            written_out.append({**common, "split": "test", **corpus})
-    return written_out
-
-
 def _check_names(campaign: Campaign) -> None:
     if campaign.reference is not None and campaign.reference not in campaign.rows:
         where = f"{campaign.file}: reference"
-        raise Invalid(_unknown(where, campaign.reference, campaign.rows))
+        raise Invalid(unknown(where, campaign.reference, campaign.rows))
     if campaign.zeroshot is not None:
         from prunebench.zeroshot import load_suite
 
@@ -330,7 +261,3 @@ def _check_random(campaign: Campaign) -> None:
 def campaign_source(campaign: Campaign) -> Source:
     """The campaign's data source."""
     return open_source(campaign.source, campaign.data_root, demo_root=DEMO_ROOT)
-
-
-def _unknown(where: str, got: str, known: Any) -> str:
-    return f"{where}: unknown name {got!r}; known: {', '.join(known)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PrunebenchError(Exception):
     """Base class: its message is shown to the user as it is, without a traceback."""
@@ -38,3 +40,8 @@ def describe_error(error: BaseException) -> str:
 
 FULL = ("can't allocate memory", "not enough memory", "out of memory")
 """What an allocator says that has a plain RuntimeError for it."""
+
+
+def unknown(where: str, got: str, known: Any) -> str:
+    """Message on a name that is none of the known ones."""
+    return f"{where}: unknown name {got!r}; known: {', '.join(known)}"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from prunebench import config, plan
+from prunebench.campaign_text import tuning_settings
 from prunebench.config import Cell
 from prunebench.errors import Invalid
 
@@ -224,9 +225,9 @@ def test_missing_tuning_text_is_known_before_any_job(tmp_path, recovery, message
 
 
 def test_plain_text_is_tuned_on_without_a_prompt():
-    settings = config.tuning_settings({"text": "newswire", "tokens": 9})
+    settings = tuning_settings({"text": "newswire", "tokens": 9})
     assert settings.template == "none"
-    assert config.tuning_settings(RECOVERY).template == "alpaca"
+    assert tuning_settings(RECOVERY).template == "alpaca"
 
 
 def test_local_data_needs_a_root(monkeypatch):

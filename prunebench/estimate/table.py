@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunebench.config import Campaign, Cell, build, tuning_settings
+from prunebench.campaign_text import tuning_settings
+from prunebench.config import Campaign, Cell, build
 from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of

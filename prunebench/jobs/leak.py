@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from prunebench.config import Campaign, campaign_source, tuning_records
+from prunebench.campaign_text import tuning_records
+from prunebench.config import Campaign, campaign_source
 from prunebench.data import Source
 from prunebench.leak import leak
 

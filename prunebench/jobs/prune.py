@@ -13,7 +13,7 @@ import torch
 from prunebench import models
 from prunebench.architectures import structures_of
 from prunebench.calibration import calibration_tokens
-from prunebench.config import tuning_records, tuning_settings
+from prunebench.campaign_text import tuning_records, tuning_settings
 from prunebench.context import Context
 from prunebench.cost import meter
 from prunebench.errors import Failure, Invalid

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunebench import models, tuning
-from prunebench.config import tuning_records, tuning_settings
+from prunebench.campaign_text import tuning_records, tuning_settings
 from prunebench.cost import meter
 from prunebench.jobs import work
 from prunebench.record import provenance
