@@ -55,10 +55,10 @@ def _short(side: Side) -> str:
 
 
 def training_curve(losses: Sequence[float]) -> dict[str, Any]:
-    """The calibration loss of each step's samples, under the units that the gates kept then."""
+    """The calibration loss of each step's samples, under the soft unit gates of that step."""
     return {
         "plot": "line",
-        "title": "training of the gates",
+        "title": "training of the gates, units weighed softly",
         "x_label": "step",
         "y_label": "calibration loss (nats per token)",
         "series": {"loss of the step's samples": [[i + 1, loss] for i, loss in enumerate(losses)]},

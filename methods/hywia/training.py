@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
 from prunebench.errors import Failure
@@ -25,9 +26,12 @@ PASSES = 1.5
 DIVERGED = 1.1
 """A loss that ends above so many times its start is a failure, not a result."""
 
-EVALUATED = 8  # samples at a time
+CHECKED = 0.25
+"""Share of the samples on which the pruned model is measured before and after."""
+
 BISECTIONS = 16
-MARGIN = 20.0
+MARGIN = 20.0  # beyond the scores, in temperatures: no threshold lies outside
+LEAST_SLOPE = 1e-3  # of all units together: keeps the Newton step finite where all are decided
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,25 @@ class Training:
 
 @dataclass(frozen=True)
 class Report:
-    """losses: of each step's samples; before, after: of all samples, with the units then kept."""
+    """What training did.
+
+    losses         of each step's samples, under the soft unit gates of that step
+    before, after  of the first `checked` samples, without the units that the gates rank lowest
+    """
 
     losses: tuple[float, ...]
     before: float
     after: float
+    checked: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the record."""
-        improved = self.after < self.before
-        return {"loss_before": self.before, "loss_after": self.after, "improved": improved}
+        return {
+            "samples_checked": self.checked,
+            "loss_before": self.before,
+            "loss_after": self.after,
+            "improved": self.after < self.before,
+        }
 
 
 def train(
@@ -84,46 +97,47 @@ def train(
     options: Training,
     cost: Any,
 ) -> Report:
-    """Let the gates descend the loss of the model without the units that they rank lowest.
+    """Let the gates descend the loss of the model whose units they weigh.
 
     kept    structure name -> units that stay; structures that are not named lose none
     tokens  [samples, length] calibration samples
 
-    The weights of `model` learn nothing and get no gradients. Raises Failure on divergence.
+    Afterwards the gates have their parameters' means over the second half of the steps. The weights
+    of `model` learn nothing and get no gradients. Raises Failure on divergence.
     """
     loss = CalibrationLoss(tokens, tokens, cost)
     optimizer = torch.optim.Adam(gates.parameters(), lr=options.rate)
+    average = AveragedModel(gates.gate)
 
-    def value(rows: Tensor) -> Tensor:
-        scores = blends.scores(gates.attentions())
-        factors = unit_gates(scores, kept, options.temperature)
+    def value(rows: Tensor, factors: Mapping[str, Tensor]) -> Tensor:
         with gated(model, factors, structures=structures):
             return loss.loss(model, rows, loss.predictions(rows))
 
-    losses = []
+    @torch.no_grad()
+    def pruned(rows: Tensor) -> float:
+        return value(rows, hard_gates(blends.scores(gates.attentions()), kept)).item()
+
+    losses, checked = [], torch.arange(math.ceil(CHECKED * len(tokens)))
     with torch.enable_grad(), only_these_learn(model, {}):
-        before = _mean(value, tokens)
+        before = pruned(checked)
         for step, rows in enumerate(options.batches(len(tokens)), start=1):
+            scores = blends.scores(gates.attentions())
+            current = value(rows, soft_gates(scores, kept, options.temperature))
             optimizer.zero_grad()
-            current = value(rows)
             current.backward()
             _check_gradients(gates, step)
             optimizer.step()
             losses.append(current.item())
-        after = _mean(value, tokens)
+            if step > options.steps // 2:
+                average.update_parameters(gates.gate)
+        gates.gate = average.module
+        after = pruned(checked)
     if not after <= DIVERGED * before:
         raise Failure(
             f"hywia: training of the gates diverged: the calibration loss rose from {before:.4g} "
             f"to {after:.4g} in {options.steps} steps; lower gate_lr ({options.rate:g})"
         )
-    return Report(tuple(losses), before, after)
-
-
-@torch.no_grad()
-def _mean(value: Callable[[Tensor], Tensor], tokens: Tensor) -> float:
-    """Loss over all samples, in parts as large as a training step's."""
-    parts = torch.arange(len(tokens)).split(EVALUATED)
-    return sum(value(rows).item() * len(rows) for rows in parts) / len(tokens)
+    return Report(tuple(losses), before, after, len(checked))
 
 
 def _check_gradients(gates: Gates, step: int) -> None:
@@ -135,24 +149,29 @@ def _check_gradients(gates: Gates, step: int) -> None:
         )
 
 
-def unit_gates(
+def hard_gates(scores: Mapping[str, Tensor], kept: Mapping[str, int]) -> dict[str, Tensor]:
+    """Factors [units] of the `kept` structures: 1 for so many highest scores, 0 for the rest."""
+    factors = {name: torch.ones_like(scores[name]) for name in kept}
+    for name, factor in factors.items():
+        factor[scores[name].argsort(stable=True)[: len(factor) - kept[name]]] = 0.0
+    return factors
+
+
+def soft_gates(
     scores: Mapping[str, Tensor], kept: Mapping[str, int], temperature: float
 ) -> dict[str, Tensor]:
-    """Factors [units] of every structure: 1 for its `kept` highest scores, 0 for the rest.
+    """Factors [units] between 0 and 1 that add up to the units `kept`, differentiable.
 
-    Their gradient is that of `soft_top_k` of the scores' logarithms, in units of `temperature`
-    standard deviations (straight-through).
+    `soft_top_k` of the scores' logarithms, in units of `temperature` standard deviations.
     """
     factors = {}
     for units in {len(scores[name]): None for name in kept}:  # structures alike go together
         names = [name for name in kept if len(scores[name]) == units]
         stacked = torch.stack([scores[name] for name in names])  # [structures, units]
         counts = torch.tensor([[kept[name]] for name in names], device=stacked.device)
-        hard = (stacked.argsort(dim=1, stable=True).argsort(dim=1) >= units - counts).to(stacked)
         logs = stacked.clamp_min(torch.finfo(stacked.dtype).tiny).log()
         width = temperature * logs.detach().std(dim=1, correction=0, keepdim=True).clamp_min(1e-6)
-        soft = soft_top_k(logs / width, counts)
-        factors |= dict(zip(names, hard + soft - soft.detach(), strict=True))
+        factors |= dict(zip(names, soft_top_k(logs / width, counts), strict=True))
     return factors
 
 
@@ -172,5 +191,5 @@ def soft_top_k(scores: Tensor, kept: Tensor) -> Tensor:
     # One Newton step, which also carries the gradient: the threshold's own slopes are detached.
     soft = torch.sigmoid(scores - threshold)
     with torch.no_grad():
-        slopes = (soft * (1 - soft)).sum(1, keepdim=True).clamp_min(1e-12)
+        slopes = (soft * (1 - soft)).sum(1, keepdim=True).clamp_min(LEAST_SLOPE)
     return torch.sigmoid(scores - (threshold + (soft.sum(1, keepdim=True) - kept) / slopes))

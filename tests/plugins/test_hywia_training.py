@@ -9,7 +9,7 @@ from hywia_toy import model_groups, tokens_for
 from prunebench_plugin_hywia import training as training_module
 from prunebench_plugin_hywia.fusion import Fusion
 from prunebench_plugin_hywia.gate import Gates
-from prunebench_plugin_hywia.training import Training, soft_top_k, train, unit_gates
+from prunebench_plugin_hywia.training import Training, hard_gates, soft_gates, soft_top_k, train
 
 from prunebench.cost import Cost
 from prunebench.errors import Failure
@@ -49,23 +49,27 @@ def test_a_unit_gains_only_what_the_others_lose():
     assert (ends[0] - ends[1]).item() == pytest.approx(float((gradient * step).sum()), rel=1e-3)
 
 
-def test_unit_gates_keep_exactly_the_highest_and_pass_a_gradient():
+def test_unit_gates_prefer_the_highest_and_pass_a_gradient():
     scores = {n: torch.rand(k).requires_grad_() for n, k in (("a", 6), ("b", 6), ("c", 9))}
-    factors = unit_gates(scores, {"a": 2, "b": 5, "c": 4}, 0.5)
-    for name, kept in (("a", 2), ("b", 5), ("c", 4)):
-        hard = factors[name].detach().round()
-        torch.testing.assert_close(factors[name].detach(), hard)
-        assert set(hard.nonzero().flatten().tolist()) == set(
-            scores[name].topk(kept).indices.tolist()
-        )
+    kept = {"a": 2, "b": 5, "c": 4}
+    factors, hard = soft_gates(scores, kept, 0.5), hard_gates(scores, kept)
+    assert list(hard) == list(kept) == sorted(factors)
+    near = soft_gates(scores, kept, 1e-5)
+    for name, count in kept.items():
+        stay = set(hard[name].nonzero().flatten().tolist())
+        assert stay == set(scores[name].topk(count).indices.tolist())
+        assert stay == set(factors[name].topk(count).indices.tolist())
+        assert factors[name].sum().item() == pytest.approx(count, rel=1e-3)
+        torch.testing.assert_close(near[name], hard[name], atol=1e-3, rtol=0)
     (factors["a"] * torch.arange(6.0)).sum().backward()
     assert bool((scores["a"].grad != 0).all()) and scores["b"].grad.abs().max() == 0
 
 
 def test_ties_and_zero_scores_have_finite_gradients():
     scores = {"a": torch.tensor([0.0, 0.0, 1.0, 1.0]).requires_grad_()}
-    factors = unit_gates(scores, {"a": 2}, 0.5)["a"]
+    factors = soft_gates(scores, {"a": 2}, 0.5)["a"]
     assert factors.detach().round().tolist() == [0, 0, 1, 1]
+    assert hard_gates(scores, {"a": 3})["a"].tolist() == [0, 1, 1, 1]
     (factors * torch.arange(4.0)).sum().backward()
     assert bool(scores["a"].grad.isfinite().all())
 
@@ -74,7 +78,7 @@ def test_training_lowers_the_loss_of_the_pruned_model_and_moves_the_blend():
     model, tokens = make_tiny(intermediate_size=96), tokens_for(8, 16)
     gates, report = run(model, tokens, steps=40, batch=8)
     assert report.after < report.before and report.to_dict()["improved"]
-    assert report.losses[0] == pytest.approx(report.before, rel=1e-4)  # the start is the mean
+    assert min(report.losses[-5:]) < report.losses[0]
     with torch.no_grad():
         moved = [a for group in gates.attentions().values() for a in group.values()]
     assert max(float((a[:, 0] - 0.5).abs().max()) for a in moved) > 0.05
@@ -106,7 +110,7 @@ def test_the_seed_decides_and_tokens_are_counted():
     assert first == again and first.losses != other.losses
     report = cost.report()
     assert report["backward_tokens"] == 5 * 2 * 10
-    assert report["forward_tokens"] == 5 * 2 * 10 + 2 * 6 * 10
+    assert report["forward_tokens"] == 5 * 2 * 10 + 2 * 2 * 10  # a quarter of 6, twice
 
 
 @pytest.mark.parametrize(
