@@ -146,7 +146,6 @@ def sparsify(model: LlamaForCausalLM) -> Sparsifier:
     sparsifier = Sparsifier(
         hidden,
         kept=hidden.units * 3 // 4,
-        rank=options.hsm_rank(hidden.units),
         options=options,
         schedule=Schedule(3000, 1000, 800),
         tied=False,

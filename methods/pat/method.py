@@ -34,8 +34,6 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """
     require(ctx.structures, ("hidden",))
     options = Options.from_params(ctx.params)
-    hidden = ctx.structures["hidden"]
-    rank = options.hsm_rank(hidden.units)
     width = choose_width(
         ctx.budget,
         model.config,
@@ -49,16 +47,15 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     schedule = Schedule.over(data.steps, milestone=options.milestone, freeze=options.freeze)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training = model.training
-    wrapped = attach(model, settings, seed=ctx.seed)
     sparsifier = Sparsifier(
-        hidden,
+        ctx.structures["hidden"],
         kept=width.kept,
-        rank=rank,
         options=options,
         schedule=schedule,
         tied=model.config.tie_word_embeddings,
         seed=ctx.seed,
     )
+    wrapped = attach(model, settings, seed=ctx.seed)
     sparsifier.attach(model)
     steering = Steering(sparsifier)
     report = _train(wrapped, data, settings, steering, ctx)
@@ -160,7 +157,7 @@ def _lines(title: str, y_label: str, series: Mapping[str, list[list[float]]]) ->
 
 def _digest(ctx: Context) -> str:
     """A folder of its own for each set of parameters: checkpoints of another one do not fit."""
-    text = json.dumps([dict(ctx.params), ctx.sparsity], sort_keys=True)
+    text = json.dumps([dict(ctx.params), ctx.sparsity, dict(ctx.multiple_of)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

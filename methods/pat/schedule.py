@@ -84,10 +84,10 @@ def mask_rate(settings: Any, schedule: Schedule, travel: float | None) -> float:
     Adam moves a weight by about the learning rate per step, so that the rates up to the freeze,
     summed up, bound how far the mask can get: 0.376 in the released run, far less in a short one.
     With the multiplier they sum up to `travel` at least; None is 0.4 at the released length, and
-    grows as runs get shorter, with the root of that: they lose more of it to and fro.
+    grows as runs get shorter, with the fourth root of that: short runs lose more of it to and fro.
     """
     if travel is None:
-        travel = RELEASED_TRAVEL * max(1.0, (RELEASED_FREEZE / schedule.freeze) ** 0.5)
+        travel = RELEASED_TRAVEL * max(1.0, (RELEASED_FREEZE / schedule.freeze) ** 0.25)
     reachable = settings.learning_rate * sum(
         _factors(settings, schedule.steps, until=schedule.freeze)
     )

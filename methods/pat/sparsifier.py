@@ -70,7 +70,6 @@ class Sparsifier(nn.Module):
         structure: Structure,
         *,
         kept: int,
-        rank: int,
         options: Options,
         schedule: Schedule,
         tied: bool,
@@ -81,6 +80,7 @@ class Sparsifier(nn.Module):
         self.kept, self.options, self.schedule = kept, options, schedule
         self.step, self.settled, self.hard = 0, False, False
         self.mask = nn.Parameter(torch.zeros(structure.units), options.trainable_mask)
+        rank = options.hsm_rank(structure.units)
         self.register_buffer("keep", torch.zeros(structure.units), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         # A tied output head reads the embedding's weights, which an operator would change.

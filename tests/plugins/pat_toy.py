@@ -7,8 +7,8 @@ from conftest import make_tiny
 
 from prunebench.architectures import structures_of
 from prunebench.plugins import discover
-from prunebench.selection import lowest
 from prunebench.structure import Decision
+from prunebench.tuning import Tuning, attach
 
 PLUGIN = discover()["pat"]
 PRUNE = PLUGIN.load()
@@ -39,11 +39,10 @@ def options(**params):
 
 def sparsifier_of(model, *, kept=24, rank=3, steps=300, attach=True, **params):
     """A sparsifier as `prune` makes it, attached to `model`."""
-    chosen = options(**params)
+    chosen = options(rank=rank, **params)
     made = Sparsifier(
         structures_of(model)["hidden"],
         kept=kept,
-        rank=rank,
         options=chosen,
         schedule=Schedule.over(steps, milestone=chosen.milestone, freeze=chosen.freeze),
         tied=model.config.tie_word_embeddings,
@@ -74,6 +73,32 @@ def harden(sparsifier):
     return Decision({"hidden": tuple(sparsifier.keep.nonzero().flatten().tolist())})
 
 
-def lowest_of(budget, sparsifier):
-    removed = sparsifier.keep.numel() - sparsifier.kept
-    return lowest(budget, {"hidden": sparsifier.keep}, {"hidden": removed})
+def meta_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+                num_attention_heads=32, vocab_size=32000, tie_word_embeddings=False,
+            )
+        )  # fmt: skip
+
+
+LORA = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": "auto"}
+
+
+def tuned(name, *, steps=3, lora=LORA, **params):
+    """A model with LoRA and modules after a few steps of AdamW: (model, wrapped, sparsifier)."""
+    model = family(name)
+    wrapped = attach(model, Tuning.from_config(lora), seed=0)
+    sparsifier = sparsifier_of(model, **params)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    for step in range(steps):
+        sparsifier.step = step
+        loss = wrapped(input_ids=TOKENS, labels=TOKENS).loss + sparsifier.penalty()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return model, wrapped, sparsifier
