@@ -165,26 +165,30 @@ def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_per_cell(records: Iterable[Mapping[str, Any]]) -> tuple[list, list[Problem]]:
     """One record per cell: ok before others, then the newest, then by digest."""
-    digests: dict[str, Mapping[str, Any]] = {}
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for record in records:
-        digests.setdefault(records_module.checksum(record), record)
-    first = {"ok": 0, "failed": 1, "skipped": 1}
-
-    def order(item: tuple[str, Mapping[str, Any]]) -> tuple:
-        digest, record = item
-        return first[record["status"]], _reversed(record["provenance"]["created"]), digest
-
-    chosen: dict[tuple, Mapping[str, Any]] = {}
-    problems = []
-    for _, record in sorted(digests.items(), key=order):
         cell = record["cell"]
         key = tuple(cell[name] for name in ROW_KEY if name != "params")
         key = (*key, json.dumps(cell["params"], sort_keys=True), cell["seed"])
-        if key in chosen:
+        groups.setdefault(key, []).append(record)
+    problems = []
+    for key, members in groups.items():
+        if len(members) > 1:
+            groups[key] = members = _by_preference(members)
             reason = "another record of the same cell; the newest one that is ok is shown"
-            problems.append(Problem(cell_name(record), reason))
-        chosen.setdefault(key, record)
-    return [chosen[key] for key in sorted(chosen)], problems
+            problems += [Problem(cell_name(record), reason) for record in members[1:]]
+    return [groups[key][0] for key in sorted(groups)], problems
+
+
+def _by_preference(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Records of one cell that differ, the one to be shown first."""
+    digests = {records_module.checksum(record): record for record in records}
+
+    def order(digest: str) -> tuple:
+        record = digests[digest]
+        return record["status"] != "ok", _reversed(record["provenance"]["created"]), digest
+
+    return [digests[digest] for digest in sorted(digests, key=order)]
 
 
 def _reversed(text: str) -> tuple[int, ...]:

@@ -40,6 +40,9 @@ COLOURS = (  # the first ten of Observable's palette; the page draws with the sa
 MARKERS = "os^Dv"  # told apart where colours repeat
 PANELS = ("size", "latency", "memory", "pruning cost")
 LOST_SHOWN = 4
+LOST_STYLE = {"fontsize": 7, "color": "#b3261e", "ha": "center"}
+MANY_POWERS = 2000.0  # a range of more than this is wide
+ROW = 0.24  # inches that a line of the legend takes
 
 
 def plot_files(fronts: Sequence[Front]) -> Iterator[tuple[str, bytes]]:
@@ -55,7 +58,6 @@ def plot_files(fronts: Sequence[Front]) -> Iterator[tuple[str, bytes]]:
                 for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                     buffer = io.BytesIO()
                     figure.savefig(buffer, format=suffix, metadata=metadata)
-                    figure.set_layout_engine("none")  # laid out once: it takes most of the time
                     yield f"{name}.{suffix}", buffer.getvalue()
 
 
@@ -73,43 +75,48 @@ def _figure(front: Front, quality: Axis) -> Figure:
 
     groups = {axis.group: axis for axis in reversed(front.costs)}
     costs = [groups[group] for group in PANELS if group in groups]
-    figure = Figure(figsize=(3.3 * max(len(costs), 1) + 0.4, 3.7), layout="constrained")
+    wide, names = max(len(costs), 1), len(front.lines) + len(front.dense)
+    columns = max(1, min(names, 2 * wide))
+    legend = ROW * -(-names // columns) + ROW * bool(front.lost)
+    figure = Figure(figsize=(width := 3.3 * wide + 0.7, height := 3.5 + legend))
     figure.suptitle(f"{front.model}: {quality.title}", fontsize=10, fontweight="bold")
-    panels = figure.subplots(1, max(len(costs), 1), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, wide, sharey=True, squeeze=False)[0]
+    # a layout engine would take longer than the drawing
+    sides = {"left": 0.78 / width, "right": 1 - 0.15 / width, "wspace": 0.08}
+    figure.subplots_adjust(**sides, top=1 - 0.35 / height, bottom=(0.7 + legend) / height)
     for panel, cost in zip(panels, costs, strict=False):
         _draw(panel, front, quality, cost)
     panels[0].set_ylabel(quality.title + (" (log)" if quality.log else ""))
     handles, labels = panels[0].get_legend_handles_labels()
+    below = ROW * bool(front.lost) / height
     if handles:
-        columns = min(len(labels), 2 * max(len(costs), 1))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, below)}
+        figure.legend(handles, labels, ncols=columns, frameon=False, **place)
     if front.lost:
         more = len(front.lost) - LOST_SHOWN
         text = "not measured: " + "; ".join(front.lost[:LOST_SHOWN])
         text += f"; and {more} more" if more > 0 else ""
-        figure.supxlabel(
-            formats.shorten(text, 46 * max(len(costs), 1)), fontsize=7, color="#b3261e"
-        )
+        figure.text(0.5, 0.08 / height, formats.shorten(text, 46 * wide), **LOST_STYLE)
     return figure
 
 
 def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
-    if quality.log:
-        panel.set_yscale("log")
-        _label_log(panel.yaxis)
     panel.set_xlabel("\n".join(textwrap.wrap(cost.title, 38)[:2]))
-    if cost.log:
-        panel.set_xscale("log")
-        _label_log(panel.xaxis)
-    else:
-        panel.locator_params(axis="x", nbins=5)
-        panel.xaxis.set_major_formatter(_short_number)
+    panel.set_yscale("log" if quality.log else "linear")
+    panel.set_xscale("log" if cost.log else "linear")
     for i, (name, points) in enumerate(front.lines):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 5]}
         _line(panel, _positions(points, quality, cost), name, style)
     for i, (name, point) in enumerate(front.dense):
         style = {"color": "#30353c", "marker": "*" if i == 0 else "P", "markersize": 9}
         _line(panel, _positions([point], quality, cost), name, style)
+    if quality.log:
+        _label_log(panel.yaxis)
+    if cost.log:
+        _label_log(panel.xaxis)
+    else:
+        panel.locator_params(axis="x", nbins=5)
+        panel.xaxis.set_major_formatter(_short_number)
 
 
 def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any]) -> None:
@@ -120,8 +127,8 @@ def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any])
     label = f" {name}" if name.startswith("_") else name
     panel.plot(x, y, linewidth=1.3, label=formats.shorten(label, 40), **{"markersize": 4, **style})
     bands = [(a, b, c) for a, b, c in zip(x, low, high, strict=True) if b is not None]
-    for at, bottom, top in bands:
-        panel.plot([at, at], [bottom, top], color=style["color"], linewidth=0.8, alpha=0.6)
+    if bands:
+        panel.vlines(*zip(*bands, strict=True), color=style["color"], linewidth=0.8, alpha=0.6)
     if len(bands) > 1 and sorted(x) in (list(x), list(x)[::-1]):
         panel.fill_between(*zip(*bands, strict=True), color=style["color"], alpha=0.12, linewidth=0)
 
@@ -143,13 +150,19 @@ def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple
 
 
 def _label_log(axis: Any) -> None:
-    """Ticks at 1, 2 and 5 of each power of ten, as plain numbers."""
+    """Ticks at 1, 2 and 5 of each power of ten, or at powers alone in a wide range."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-    axis.set_major_formatter(_short_number)
+    low, high = axis.get_view_interval()
+    narrow = high < MANY_POWERS * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=12))
+    axis.set_major_formatter(_short_number if high < 1e9 else _power)
     axis.set_minor_formatter(NullFormatter())
 
 
 def _short_number(value: float, _: int | None = None) -> str:
     return formats.count(value) if abs(value) >= 1000 else f"{value:g}"
+
+
+def _power(value: float, _: int | None = None) -> str:
+    return f"{value:.0e}".replace("e+", "e")
