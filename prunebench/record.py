@@ -102,7 +102,10 @@ def validate(mapping: Mapping[str, Any], where: str) -> None:
     plain = _plain(mapping, where)
     if _quick_validator().is_valid(plain):
         return
-    errors = sorted(_validator().iter_errors(plain), key=lambda error: _key(error.absolute_path))
+    import jsonschema
+
+    found = jsonschema.Draft202012Validator(_schema()).iter_errors(plain)
+    errors = sorted(found, key=lambda error: _key(error.absolute_path))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     raise Invalid(f"{where}: {_describe(errors[0]) if errors else 'not a record'}{more}")
 
@@ -232,13 +235,6 @@ def _quick_validator() -> Any:
     import jsonschema_rs
 
     return jsonschema_rs.Draft202012Validator(_schema())
-
-
-@functools.cache
-def _validator() -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(_schema())
 
 
 def _describe(error: Any) -> str:
