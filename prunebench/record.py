@@ -103,7 +103,8 @@ def validate(mapping: Mapping[str, Any], where: str) -> None:
     plain = _plain(mapping, where)
     if _quick_validator().is_valid(plain):
         return
-    errors = sorted(_validator().iter_errors(plain), key=lambda error: _key(error.absolute_path))
+    found = validator_of(_schema()).iter_errors(plain)
+    errors = sorted(found, key=lambda error: _key(error.absolute_path))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     raise Invalid(f"{where}: {_describe(errors[0]) if errors else 'not a record'}{more}")
 
@@ -230,11 +231,6 @@ def _schema() -> Any:
 @functools.cache
 def _quick_validator() -> Any:
     return quick_validator_of(_schema())
-
-
-@functools.cache
-def _validator() -> Any:
-    return validator_of(_schema())
 
 
 def _describe(error: Any) -> str:

@@ -51,18 +51,16 @@ def compare_text(first: Path, second: Path) -> str:
     reports = []
     for folder in (first, second):
         name = read_campaign(folder).name
-        records, problems = leaderboard.load(record_paths(folder), root=folder)
-        reports.append(leaderboard.analyse(records, problems, folder, title=name))
+        loaded = leaderboard.load(record_paths(folder), root=folder)
+        reports.append(leaderboard.analyse(*loaded, folder, title=name))
     return leaderboard.side_by_side(*reports, names=(str(first), str(second)))
 
 
 def _build(campaign: Campaign, folder: Path, paths: list[Path]) -> Report:
     from prunebench import leaderboard
 
-    records, problems = leaderboard.load(paths, root=folder)
     return leaderboard.build(
-        records,
-        problems,
+        *leaderboard.load(paths, root=folder),
         folder,
         title=campaign.name,
         reference=campaign.reference,
@@ -265,16 +263,15 @@ def _verify(pruned: Mapping[str, Any], missing: dict[str, Any]) -> dict[str, Any
 
 def _tuning(campaign: Campaign, row: Row, final: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the model was tuned on, and the trainer's report where the suite did it."""
-    if campaign.recovery is None or final["status"] != "ok":
-        return None
-    if not row.recovery and not campaign.plugins[row.method].tunes_itself:
+    tuned = row.recovery or campaign.plugins[row.method].tunes_itself
+    if campaign.recovery is None or not tuned or final["status"] != "ok":
         return None
     data = {"instructions": campaign.recovery["instructions"]}
     if row.recovery:
         return {**data, "by": "suite", **final.get("tuning", {})}
     noted = final.get("method_notes", {}).get("tuning")
-    known = noted.items() if isinstance(noted, Mapping) else ()
-    return {**data, "by": "method", **{k: v for k, v in known if k in ("tuning_tokens", "steps")}}
+    noted = noted if isinstance(noted, Mapping) else {}
+    return {**data, "by": "method", **{k: noted.get(k) for k in ("tuning_tokens", "steps")}}
 
 
 def _notes(pruned: Mapping[str, Any]) -> list[str]:
