@@ -84,3 +84,8 @@ def _check_corpora(where: str, given: str | Sequence[str]) -> None:
     for name in corpora_of(given):
         if name not in CORPORA:
             raise Invalid(unknown(where, name, CORPORA))
+
+
+def tuning_name(recovery: Mapping[str, Any]) -> str:
+    """Name of what a campaign tunes on: of its instruction data, or of its corpora."""
+    return recovery.get("instructions") or " + ".join(corpora_of(recovery["text"]))

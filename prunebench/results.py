@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunebench.campaign_text import tuning_name
 from prunebench.config import Campaign, Cell, build
 from prunebench.data import corpora_of
 from prunebench.errors import Invalid
@@ -266,7 +267,7 @@ def _tuning(campaign: Campaign, row: Row, final: Mapping[str, Any]) -> dict[str,
     tuned = row.recovery or campaign.plugins[row.method].tunes_itself
     if campaign.recovery is None or not tuned or final["status"] != "ok":
         return None
-    data = {"instructions": campaign.recovery["instructions"]}
+    data = {"instructions": tuning_name(campaign.recovery)}
     if row.recovery:
         return {**data, "by": "suite", **final.get("tuning", {})}
     noted = final.get("method_notes", {}).get("tuning")

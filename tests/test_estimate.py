@@ -208,6 +208,10 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
         2 * 51_760 * 256
     )
     assert stages.tuning_tokens(recovery, settings, Assumptions()) == 10_000_000
+    one, other = ({"text": corpus} for corpus in ("wikitext2", "ptb"))
+    both = {"text": ["wikitext2", "ptb"]}
+    found = [stages.tuning_tokens(text, epochs, Assumptions()) for text in (one, other, both)]
+    assert found[2] == pytest.approx(found[0] + found[1]) and found[0] > found[1] > 1e6
 
 
 def test_limits_shorten_the_evaluation():

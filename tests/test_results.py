@@ -181,6 +181,21 @@ def test_tuning_on_the_text_of_a_corpus_is_a_leak_of_that_corpus(folder):
     assert found["newswire-test"]["text"] == "tuning" and found["newswire-test"]["same_corpus"]
 
 
+def test_what_was_tuned_on_is_named_in_the_record_for_plain_text_too(folder):
+    tuned = {**CAMPAIGN, "recovery": {"text": ["newswire", "encyclopedia"], "tokens": 9}}
+    built = config.build(copy.deepcopy(tuned), file="toy.yaml")
+    cell = Cell("m", "random+lora", 0.5, 0)
+    place = folder / "cells" / cell.path
+    place.mkdir(parents=True)
+    put(folder, f"cells/{cell.path}/recover.json", {**PRUNED, "tuning": {"steps": 2}})
+    put(folder, f"cells/{cell.path}/evaluate.json", EVALUATED)
+    assert results.assemble(built, cell)["tuning"] == {
+        "instructions": "newswire + encyclopedia",
+        "by": "suite",
+        "steps": 2,
+    }
+
+
 def test_accuracies_are_paired_with_dense(folder):
     for label, answers in (("dense", "1100"), ("random", "1010")):
         outcomes.write(items(answers), folder / "cells" / PATHS[label] / "items.json.gz")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunebench.data import corpora_of
 from prunebench.errors import Unsupported
 from prunebench.estimate.sizes import Sizes
 from prunebench.evaluate import TOKENS_PER_BATCH
@@ -118,7 +119,10 @@ def tuning_tokens(recovery: Mapping[str, Any], settings: Any, assumptions: Assum
     if settings.tokens is not None:
         return float(settings.tokens)
     if "text" in recovery:
-        characters = CORPUS_CHARACTERS.get((recovery["text"], "train"), OTHER_CHARACTERS)
+        characters = sum(
+            CORPUS_CHARACTERS.get((corpus, "train"), OTHER_CHARACTERS)
+            for corpus in corpora_of(recovery["text"])
+        )
         return settings.epochs * characters / CHARACTERS_PER_TOKEN
     records = INSTRUCTION_RECORDS.get(recovery["instructions"])
     if records is None:
