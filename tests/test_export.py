@@ -11,6 +11,7 @@ from conftest import make_tiny
 from transformers import AutoModelForCausalLM
 
 from prunebench import export, models
+from prunebench.architectures import FAMILIES, structures_of
 from prunebench.cli import main
 from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.structure import Decision
@@ -33,21 +34,57 @@ def saved(tmp_path, tokenizer, keep=MIXED, family="llama", dtype=torch.float32, 
 
 
 def widths(model):
-    layers = model.model.layers
-    heads = {layer.self_attn.k_proj.weight.shape[0] // 8 for layer in layers}
-    return heads, {layer.mlp.down_proj.weight.shape[1] for layer in layers}
+    """Numbers of units over all layers: heads (KV groups), neurons."""
+    found = structures_of(model).values()
+    return tuple({s.units for s in found if s.kind == kind} for kind in ("heads", "neurons"))
 
 
-@pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_a_padded_model_is_stock_and_computes_the_same(tmp_path, tokenizer, family, tie):
-    model, folder = saved(tmp_path, tokenizer, family=family, tie_word_embeddings=tie)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_model_of_every_family_is_stock_and_computes_the_same(tmp_path, tokenizer, family):
+    dense = widths(make_tiny(family))
+    heads = tuple(range(1, max(dense[0]))) or (0,)  # a family of one KV head keeps it
+    model, folder = saved(tmp_path, tokenizer, {**MIXED, "layers.0.heads": heads}, family)
     done = export.export_uniform(folder, tmp_path / "out", how="pad")
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     assert (logits(stock, TOKENS) - logits(model, TOKENS)).abs().max() < 1e-5
-    assert widths(stock) == ({2}, {48})  # layers that were left whole give the dense shapes back
+    assert widths(stock) == dense  # layers that were left whole give the dense shapes back
     assert done.parameters == count_parameters(stock) > count_parameters(model)
     assert done.parameters_before == count_parameters(model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_model_of_every_family_is_stock_or_refused(tmp_path, tokenizer, family):
+    several = max(widths(make_tiny(family))[0]) > 1
+    keep = {k: v for k, v in MIXED.items() if several or not k.endswith("heads")}
+    _, folder = saved(tmp_path, tokenizer, keep, family)
+    try:
+        export.export_uniform(folder, tmp_path / "out", how="cut")
+    except Unsupported as error:  # families whose config has no number of its own for a width
+        assert f"no stock class of {family} has these shapes" in str(error)
+        assert family in ("bloom", "gpt_neox") and not (tmp_path / "out").exists()
+        return
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert widths(stock) == ({1}, {4})
+
+
+@pytest.mark.skipif("bloom" not in FAMILIES, reason="no family with ALiBi here")
+@pytest.mark.parametrize(
+    ("few", "message"),
+    [((1, 3), "heads have slopes by their original numbers"), ((1, 2), "no stock class of bloom")],
+)
+def test_heads_with_slopes_need_a_layer_that_has_them_all(tmp_path, tokenizer, few, message):
+    keep = {"layers.0.heads": (1, 2, 3), "layers.1.heads": few, "layers.2.heads": (0, 1, 2)}
+    _, folder = saved(tmp_path, tokenizer, keep, "bloom")
+    with pytest.raises(Unsupported, match=message):
+        export.export_uniform(folder, tmp_path / "out", how="pad")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_padded_model_generates_the_same(tmp_path, tokenizer, tie):
+    model, folder = saved(tmp_path, tokenizer, tie_word_embeddings=tie)
+    export.export_uniform(folder, tmp_path / "out", how="pad")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     options = {"attention_mask": torch.ones_like(TOKENS), "max_new_tokens": 5, "do_sample": False}
     assert torch.equal(stock.generate(TOKENS, **options), model.generate(TOKENS, **options))
 
