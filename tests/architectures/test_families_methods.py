@@ -38,7 +38,7 @@ def test_there_is_one_case_for_each_family():
 
 
 # What each method is given where the usual is not enough: its mask needs steps to separate.
-NEEDS = {"pat": {"sparsity": 0.25, "tokens": 12_000, "milestone": 0.9}}
+NEEDS = {"pat": {"sparsity": 0.25, "tokens": 12_000, "milestone": 0.9, "mask_travel": 7.0}}
 
 
 def context(model, plugin, tokenizer, workdir, sparsity=0.15, tokens=TUNING.tokens, **params):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -208,7 +207,8 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
         "seed": 0,
         "multiple_of": {"hidden": 4},
     }  # fmt: skip
-    arguments = argparse.Namespace(device="cpu", out=Path(tmp_path / "cell" / "prune.json"))
+    out = tmp_path / "cell" / "prune.json"
+    arguments = argparse.Namespace(device="cpu", out=out, inputs=[])
     result = prune_job(spec, arguments)
     assert result["verify"]["passed"] and result["export"]["loadable_by"] == "transformers"
     assert result["sparsity"]["achieved"] == result["method_notes"]["hidden_size"]["achieved"]
