@@ -144,7 +144,7 @@ def estimate_score(sizes, tokens):
 @pytest.mark.parametrize("changes", [{}, {"intermediate": 768, "layers": 3}])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 def test_activations_are_near_what_the_stages_allocate(measured, estimated, changes, dtype):
-    """Growth from 128 to 512 tokens: within 15 % of what PyTorch's allocator counts."""
+    """Growth from 128 to 512 tokens: not below what PyTorch counts, at most 15 % above."""
     growth, expected = [], []
     for rows in (2, 8):
         model = small(**changes).to(dtype)
@@ -152,7 +152,7 @@ def test_activations_are_near_what_the_stages_allocate(measured, estimated, chan
         expected.append(estimated(count(model, dtype.itemsize), tokens))
         growth.append(measured(model, tokens))
     ratio = (expected[1] - expected[0]) / (growth[1] - growth[0])
-    assert 0.85 < ratio < 1.15
+    assert 0.97 < ratio < 1.15
 
 
 def test_evaluation_is_an_upper_bound_and_not_a_far_one():
