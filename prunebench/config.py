@@ -11,9 +11,10 @@ from typing import Any
 from prunebench.campaign_text import read_calibration, read_protocols, read_recovery
 from prunebench.data import Source, corpora_of, open_source
 from prunebench.errors import Invalid, unknown
-from prunebench.plugins import Plugin, check_schema, discover, read_yaml
+from prunebench.plugins import Plugin, check_schema, discover
 from prunebench.rows import Row, build_rows
 from prunebench.shapes import find_shape
+from prunebench.textfiles import read_yaml
 
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
 SCHEMA = Path(__file__).parent / "schemas" / "campaign.schema.yaml"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import Invalid
-from prunebench.plugins import Plugin, check_schema, read_yaml
+from prunebench.plugins import Plugin, check_schema
+from prunebench.textfiles import read_yaml
 
 SCHEMA = Path(__file__).parent / "schemas" / "paper.schema.yaml"
 

@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from prunebench.errors import Invalid
 from prunebench.schema import validator_of
+from prunebench.textfiles import read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("baselines", "methods")
@@ -119,16 +118,6 @@ def read(folder: Path) -> Plugin:
         deterministic=raw.get("deterministic", False),
         params_schema=raw.get("params", {}),
     )
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML file. Raises Invalid with the place of the mistake."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Invalid(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def check_schema(value: Any, schema: Mapping[str, Any], *, where: str) -> None:

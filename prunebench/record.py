@@ -23,6 +23,7 @@ from typing import Any
 import prunebench
 from prunebench.errors import Invalid
 from prunebench.schema import quick_validator_of, validator_of
+from prunebench.textfiles import read_yaml
 
 SCHEMA_VERSION = 1
 PACKAGES = tuple(
@@ -83,11 +84,11 @@ def read(path: Path) -> dict[str, Any]:
     """
     where = str(path)
     body = _parse(Path(path), where)
-    validate(body, where)
+    _check_form(body, where)
     found = body.pop("checksum", None)
     if found is None:
         raise Invalid(f"{where}: checksum: missing; the record was not written by prunebench")
-    if found != checksum(body):
+    if found != _checksum(body, where):
         raise Invalid(
             f"{where}: checksum: does not fit the content, so the file was changed after it was "
             "written; delete it and run the cell again"
@@ -97,12 +98,17 @@ def read(path: Path) -> dict[str, Any]:
 
 def validate(mapping: Mapping[str, Any], where: str) -> None:
     """Raise Invalid, naming `where` and the key, unless the mapping is a record of this version."""
-    if not isinstance(mapping, Mapping):
-        raise Invalid(f"{where}: expected a JSON object, got {_short(mapping)}")
-    _check_version(mapping, where)
-    plain = _plain(mapping, where)
+    _check_form(_plain(mapping, where) if isinstance(mapping, Mapping) else mapping, where)
+
+
+def _check_form(plain: Any, where: str) -> None:
+    """`validate` of what is plain JSON already; walking over all of it would take longer."""
+    if not isinstance(plain, dict):
+        raise Invalid(f"{where}: expected a JSON object, got {_short(plain)}")
+    _check_version(plain, where)
     if _quick_validator().is_valid(plain):
         return
+    _plain(plain, where)  # a number too large for a float became infinity when it was parsed
     found = validator_of(_schema()).iter_errors(plain)
     errors = sorted(found, key=lambda error: _key(error.absolute_path))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -112,6 +118,14 @@ def validate(mapping: Mapping[str, Any], where: str) -> None:
 def checksum(mapping: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of a record without its checksum."""
     return hashlib.sha256(_canonical(_without_checksum(mapping)).encode()).hexdigest()
+
+
+def _checksum(body: Mapping[str, Any], where: str) -> str:
+    try:
+        return checksum(body)
+    except ValueError:  # infinity, where the schema admits anything
+        _plain(body, where)
+        raise
 
 
 def provenance(
@@ -222,10 +236,7 @@ def _plain(value: Any, where: str, key: str = "") -> Any:
 
 @functools.cache
 def _schema() -> Any:
-    import yaml
-
-    file = Path(__file__).parent / "schemas" / "record.schema.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).parent / "schemas" / "record.schema.yaml")
 
 
 @functools.cache

@@ -13,9 +13,9 @@ from prunebench.data import corpora_of
 from prunebench.errors import Invalid
 from prunebench.papers import read_papers
 from prunebench.plan import dense_cell, stage
-from prunebench.plugins import read_yaml
 from prunebench.record import provenance, write, write_json
 from prunebench.rows import Row
+from prunebench.textfiles import read_yaml
 
 if TYPE_CHECKING:
     from prunebench.leaderboard import Report

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.textfiles import read_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +41,7 @@ class Shape:
 @cache
 def shapes() -> Mapping[str, Shape]:
     """All named shapes."""
-    import yaml
-
-    entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    entries = read_yaml(FILE)
     return {name: Shape(name, **entry) for name, entry in entries.items()}
 
 

@@ -1,4 +1,4 @@
-"""Files of text and of JSON lines: read whole, cut into rows, and named when they are broken."""
+"""Files of text, JSON lines and YAML: read whole, cut into rows, and named when they are broken."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def read_text(path: Path) -> str:
         raise Invalid(f"{path}: expected UTF-8: {error.reason} at byte {error.start}") from None
     except lzma.LZMAError as error:
         raise Invalid(f"{path}: not a whole xz file: {error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file. Raises Invalid with the place of the mistake."""
+    import yaml
+
+    # The parser in C, where the wheel has it: most files are read in every job.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except FileNotFoundError:
+        raise Invalid(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def cut_rows(text: str, how: str) -> list[str]:

@@ -27,9 +27,9 @@ from prunebench.claims.table import check_claims, step_path, write_table
 from prunebench.config import Campaign, build
 from prunebench.errors import Invalid
 from prunebench.jobs import evaluate, profile, prune, work
-from prunebench.plugins import read_yaml
 from prunebench.record import provenance, write_json, write_text
 from prunebench.results import write_record
+from prunebench.textfiles import read_yaml
 
 logger = logging.getLogger(__name__)
 

@@ -104,12 +104,14 @@ def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
     panel.set_xlabel("\n".join(textwrap.wrap(cost.title, 38)[:2]))
     panel.set_yscale("log" if quality.log else "linear")
     panel.set_xscale("log" if cost.log else "linear")
+    bands = []
     for i, (name, points) in enumerate(front.lines):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 5]}
-        _line(panel, _positions(points, quality, cost), name, style)
+        bands += _line(panel, _positions(points, quality, cost), name, style)
     for i, (name, point) in enumerate(front.dense):
         style = {"color": "#30353c", "marker": "*" if i == 0 else "P", "markersize": 9}
-        _line(panel, _positions([point], quality, cost), name, style)
+        bands += _line(panel, _positions([point], quality, cost), name, style)
+    _draw_bands(panel, bands)
     if quality.log:
         _label_log(panel.yaxis)
     if cost.log:
@@ -119,18 +121,41 @@ def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
         panel.xaxis.set_major_formatter(_short_number)
 
 
-def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any]) -> None:
+Band = tuple[str, list[tuple[float, float, float]]]  # colour, and (x, low, high) of each point
+
+
+def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any]) -> list[Band]:
+    """Draw one line; what is to be drawn of its intervals is returned."""
     if not positions:
-        return
+        return []
     x, y, low, high = zip(*positions, strict=True)
     # labels that begin with an underscore would be left out of the legend
     label = f" {name}" if name.startswith("_") else name
     panel.plot(x, y, linewidth=1.3, label=formats.shorten(label, 40), **{"markersize": 4, **style})
-    bands = [(a, b, c) for a, b, c in zip(x, low, high, strict=True) if b is not None]
-    if bands:
-        panel.vlines(*zip(*bands, strict=True), color=style["color"], linewidth=0.8, alpha=0.6)
-    if len(bands) > 1 and sorted(x) in (list(x), list(x)[::-1]):
-        panel.fill_between(*zip(*bands, strict=True), color=style["color"], alpha=0.12, linewidth=0)
+    band = [(a, b, c) for a, b, c in zip(x, low, high, strict=True) if b is not None]
+    return [(style["color"], band)] if band else []
+
+
+def _draw_bands(panel: Axes, bands: Sequence[Band]) -> None:
+    """Intervals as upright lines, joined to an area where a line does not turn back on itself.
+
+    All lines of a panel are one collection and all areas another: with an artist for each, drawing
+    them would take most of a report's time.
+    """
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    upright, line_colours, areas, area_colours = [], [], [], []
+    for colour, band in bands:
+        upright += [[(x, low), (x, high)] for x, low, high in band]
+        line_colours += [colour] * len(band)
+        places = [x for x, _, _ in band]
+        if len(band) > 1 and sorted(places) in (places, places[::-1]):
+            there = [(x, low) for x, low, _ in band]
+            areas.append(there + [(x, high) for x, _, high in reversed(band)])
+            area_colours.append(colour)
+    panel.add_collection(LineCollection(upright, colors=line_colours, linewidths=0.8, alpha=0.6))
+    panel.add_collection(PolyCollection(areas, facecolors=area_colours, alpha=0.12, linewidths=0))
+    panel.autoscale_view()
 
 
 def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from prunebench.data import CORPORA
 from prunebench.errors import Invalid
-from prunebench.plugins import check_schema, read_yaml
+from prunebench.plugins import check_schema
+from prunebench.textfiles import read_yaml
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "pretrain.schema.yaml"
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prunebench.textfiles import read_yaml
+
 from ..errors import Invalid
 
 LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -227,9 +229,7 @@ class Tuning:
 
 def presets() -> dict[str, dict[str, Any]]:
     """The papers' settings by name, as they stand in presets.yaml (sources are comments there)."""
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).with_name("presets.yaml"))
 
 
 def _defaults() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import Invalid
+from prunebench.textfiles import read_yaml
 from prunebench.zeroshot.check import known_rule
 
 FOLDER = Path(__file__).resolve().parent.parent / "suites"
@@ -83,12 +84,7 @@ def _path_of(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise Invalid(f"{path}: expected a mapping with the keys {sorted(SUITE_KEYS)}")
     if unknown := sorted(set(raw) - SUITE_KEYS):

@@ -18,7 +18,7 @@ from prunebench.claims.table import Figure, check_claims, verdict
 from prunebench.cli import main
 from prunebench.config import build
 from prunebench.errors import Invalid
-from prunebench.plugins import read_yaml
+from prunebench.textfiles import read_yaml
 
 FILE = REPOSITORY / "config" / "h100.yaml"
 SMALL = {

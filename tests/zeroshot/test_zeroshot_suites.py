@@ -65,7 +65,7 @@ def test_a_suite_of_the_users_own_is_a_file(tmp_path: Path) -> None:
         ("name: x\nsummary: s\ntasks: 7\n", "tasks: expected a list, got 7"),
         ("name: x\ntasks: []\n", "summary: expected a str"),
         ("- a\n", "expected a mapping"),
-        ("name: [\n", "not readable as YAML"),
+        ("name: [\n", "not valid YAML"),
         ("name: x\nsummary: s\ntasks: [piqa]\n", r"tasks\[0\]: expected a mapping"),
         ("name: x\nsummary: s\ntasks: [{name: a, prompt: b}]\n", "unknown key 'prompt'"),
         ("name: x\nsummary: s\ntasks: [{name: a, display: A}]\n", "stock: expected a string"),
