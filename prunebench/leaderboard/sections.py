@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prunebench.leaderboard import columns, formats
 from prunebench.leaderboard.collect import Collected
 from prunebench.leaderboard.columns import Quantities, of_kinds
+from prunebench.leaderboard.compute import equal_compute_tables
 from prunebench.leaderboard.controls import control_tables
 from prunebench.leaderboard.quantities import KINDS, QUALITY
 from prunebench.leaderboard.tables import Cell, Line, Section, Table, draw, make_lines
@@ -87,6 +88,8 @@ def _tables(known: Quantities, body: Sequence[Line], reference: str | None) -> l
     costs = tuple(kind for kind in columns.TITLES if kind.startswith(("prune", "recover")))
     for here, lines in _by_device(known, body, costs):
         tables.append(_cost(of_kinds(here, *costs), lines))
+    for here, lines in _by_device(known, body, QUALITY):
+        tables += equal_compute_tables(known, here, lines)
     return tables
 
 
