@@ -139,9 +139,10 @@ def _note(ctx: Context, steering: Steering, width: Width, report: dict[str, Any]
             "weights above 0": [[step, count] for step, count, _ in steering.history],
             "wanted": [[step, sparsifier.kept] for step, _, _ in steering.history],
         }
-        gap = {"gap": [[step, gap] for step, _, gap in steering.history]}
+        apart = {"separation": [[step, apart] for step, _, apart in steering.history]}
         ctx.note("mask_count", _lines("Channels that the mask keeps", "channels", counts))
-        ctx.note("mask_gap", _lines("Mean distance of the gates from 0 or 1", "distance", gap))
+        title = "Mean gate of the channels that stay, less that of those that leave"
+        ctx.note("mask_separation", _lines(title, "difference", apart))
 
 
 def _lines(title: str, y_label: str, series: Mapping[str, list[list[float]]]) -> dict[str, Any]:

@@ -132,9 +132,10 @@ class Sparsifier(nn.Module):
         return chosen
 
     @torch.no_grad()
-    def gap(self) -> float:
-        """Mean distance between the soft gates and the 0 and 1 that they would become."""
-        return (self.current_gate() - self.ranked()).abs().mean().item()
+    def separation(self) -> float:
+        """Mean gate of the channels that would stay, less that of those that would leave."""
+        gate, stays = self.current_gate(), self.ranked().bool()
+        return (gate[stays].mean() - gate[~stays].mean()).item()
 
     def settle(self) -> None:
         """Decide which channels stay; from now on the mask itself does not change."""

@@ -14,13 +14,14 @@ from prunebench.errors import Failure
 from .sparsifier import Sparsifier
 
 POINTS = 50  # of the recorded history
-LARGEST_GAP = 0.1  # of soft gates from the 0 and 1 that they become
+LEAST_SEPARATION = {"hard": 0.5, "soft": 0.9}
+"""At the freeze. Gates that stay soft become 0 and 1 with no tuning left to mend that."""
 
 
 class Steering(TrainerCallback):
     """Sets the sparsifier's step before every optimizer step, and settles the mask at the freeze.
 
-    history  rows of (step, number of weights above 0, gap of the gates), up to the freeze
+    history  rows of (step, number of weights above 0, separation of the gates), up to the freeze
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
@@ -38,7 +39,7 @@ class Steering(TrainerCallback):
         if step >= freeze:
             if not self.history or self.history[-1][0] < freeze:  # not yet before a kill
                 self._observe(step)
-                self._check_gap()
+                self._check_separation()
             sparsifier.settle()
         elif step % self.every == 0:
             self._observe(step)
@@ -50,19 +51,21 @@ class Steering(TrainerCallback):
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up where a checkpoint left off."""
         rows = tensors["history"].tolist()
-        self.history = [(int(step), int(count), gap) for step, count, gap in rows]
+        self.history = [(int(step), int(count), separation) for step, count, separation in rows]
 
     def _observe(self, step: int) -> None:
         positive = int((self.sparsifier.mask > 0).sum())
-        self.history.append((step, positive, self.sparsifier.gap()))
+        self.history.append((step, positive, self.sparsifier.separation()))
 
-    def _check_gap(self) -> None:
-        step, positive, gap = self.history[-1]
-        if gap <= LARGEST_GAP:
+    def _check_separation(self) -> None:
+        step, positive, separation = self.history[-1]
+        least = LEAST_SEPARATION[self.sparsifier.options.after_freeze]
+        if separation >= least:
             return
         raise Failure(
             f"pat: the mask did not separate: at step {step} {positive} of "
             f"{len(self.sparsifier.mask)} weights are above 0 (wanted {self.sparsifier.kept}) and "
-            f"gates are on average {gap:.2f} away from 0 or 1 (at most {LARGEST_GAP}); raise "
-            "mask_travel, recovery.tokens or recovery.learning_rate"
+            f"gates of channels that stay are on average {separation:.2f} above those of channels "
+            f"that leave (at least {least}); raise mask_travel, recovery.tokens or "
+            "recovery.learning_rate"
         )

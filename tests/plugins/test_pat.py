@@ -36,10 +36,10 @@ QUICK = {"milestone": 0.9}
 
 
 @pytest.fixture(autouse=True)
-def any_gap(request, monkeypatch):
+def any_separation(request, monkeypatch):
     """Random models of 32 channels need not separate in so few steps; one test is about that."""
     if "separate" not in request.node.name:
-        monkeypatch.setattr(steering, "LARGEST_GAP", 1.0)
+        monkeypatch.setattr(steering, "LEAST_SEPARATION", {"hard": -1.0, "soft": -1.0})
 
 
 def context(model, tokenizer, workdir, *, sparsity=0.25, seed=0, tuning=None, **params):
@@ -99,7 +99,7 @@ def test_the_mask_ends_with_exactly_the_number_asked_for(flavour, tokenizer, tmp
     assert steps["freeze"] == round(steps["milestone"] * (1.0 if flavour == "paper" else 0.8))
     series = ctx.notes["mask_count"]["series"]
     assert series["wanted"][-1] == [steps["freeze"], 19]
-    assert ctx.notes["mask_gap"]["series"]["gap"][-1][0] == steps["freeze"]
+    assert ctx.notes["mask_separation"]["series"]["separation"][-1][0] == steps["freeze"]
     assert cut(model, decision, TOKENS)[0].passed
 
 
@@ -164,9 +164,11 @@ def test_a_killed_run_resumes_its_mask(crash_at, tokenizer, tmp_path):
     assert ctx.notes["mask_count"] == whole.notes["mask_count"]
 
 
-def test_a_mask_that_does_not_separate_says_what_to_change(tokenizer, tmp_path):
-    with pytest.raises(Failure, match=r"did not separate: at step 55 .*raise mask_travel"):
-        run(tokenizer, tmp_path, mask_travel=1e-6, tuning={"learning_rate": 1e-5})
+@pytest.mark.parametrize(("after", "least"), [("hard", 0.5), ("soft", 0.9)])
+def test_a_mask_that_does_not_separate_says_what_to_change(after, least, tokenizer, tmp_path):
+    slow = {"mask_travel": 1e-6, "tuning": {"learning_rate": 1e-5}}
+    with pytest.raises(Failure, match=rf"did not separate: at step 55 .*at least {least}.*raise"):
+        run(tokenizer, tmp_path, after_freeze=after, **slow)
 
 
 def test_a_fold_that_forgets_something_fails_the_cell(tokenizer, tmp_path, monkeypatch):

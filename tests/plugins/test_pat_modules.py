@@ -205,10 +205,31 @@ def test_t16_a_frozen_mask_is_left_alone_by_the_cross_entropy():
     found = gradients(model, sparsifier, loss)
     assert "sparsifier.mask" not in found and found["sparsifier.hsms.1.s"].abs().max() > 0
     assert torch.equal(sparsifier.mask, values)
-    soft = sparsifier.current_gate()
-    assert bool(((soft > 0) & (soft < 1)).all())  # as released; `hard` is 0 and 1
-    sparsifier.hard = True
-    assert set(sparsifier.current_gate().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_gates_after_the_freeze_are_hard_or_as_released(flavour):
+    for after in ("hard", "soft"):
+        _, _, sparsifier = tuned("llama", flavour=flavour, after_freeze=after)
+        sparsifier.step = sparsifier.schedule.freeze - 1
+        before = sparsifier.current_gate()
+        assert bool(((before > 0) & (before < 1)).all())
+        sparsifier.settle()
+        gates = sparsifier.current_gate()
+        assert (set(gates.tolist()) == {0.0, 1.0}) == (after == "hard")
+        sparsifier.step = sparsifier.schedule.steps - 1
+        assert torch.equal(sparsifier.current_gate(), gates)
+
+
+def test_separation_is_that_of_what_stays_from_what_leaves():
+    sparsifier = sparsifier_of(family("llama"), kept=24)
+    assert sparsifier.separation() == 0.0
+    with torch.no_grad():
+        sparsifier.mask[:24], sparsifier.mask[24:] = 0.7, -0.2
+    apart = (torch.sigmoid(torch.tensor(0.7)) - torch.sigmoid(torch.tensor(-0.2))).item()
+    assert sparsifier.separation() == pytest.approx(apart, abs=1e-6)
+    harden(sparsifier)
+    assert sparsifier.separation() == 1.0
 
 
 def test_the_identity_loss_is_on_all_modules_or_on_three():
@@ -263,8 +284,8 @@ def test_flavours_differ_as_listed_and_each_part_can_be_chosen():
     code, paper = options(), options(flavour="paper")
     differing = {k for k in code.to_dict() if code.to_dict()[k] != paper.to_dict()[k]}
     assert differing == {
-        "scale", "exponent_limit", "freeze", "after_freeze", "count_loss", "bimodal_loss",
-        "identity_loss", "decay",
+        "scale", "exponent_limit", "freeze", "count_loss", "bimodal_loss", "identity_loss",
+        "decay",
     }  # fmt: skip
     mixed = options(flavour="paper", scale="channel", exponent_limit=0)
     assert (mixed.scale, mixed.exponent_limit, mixed.freeze) == ("channel", 0, 1.0)
