@@ -207,6 +207,31 @@ def test_producer_and_consumer_have_the_same_coarse_score_and_the_gate_projectio
     assert not torch.allclose(gate, down, **tolerance)
 
 
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_signed_sums_agree_where_one_matrix_feeds_the_next(kv_heads):
+    """v rows and o columns channel by channel, q and k by whole heads; query heads that share a
+    KV head add up."""
+    model, tokens = make_tiny(num_key_value_heads=kv_heads), tokens_for()
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    attention, config = model.model.layers[1].self_attn, model.config
+
+    def sums(projection, dim, heads):
+        """Signed sums of weight x gradient of each channel: [heads, head width]."""
+        weight = getattr(attention, f"{projection}_proj").weight
+        return (weight * weight.grad).detach().double().sum(dim=1 - dim).view(heads, -1)
+
+    heads = config.num_attention_heads
+    q, k = sums("q", 0, heads), sums("k", 0, kv_heads)
+    v, o = sums("v", 0, kv_heads), sums("o", 1, heads)
+    shared = (kv_heads, heads // kv_heads, -1)  # query heads of one KV head stand together
+    close = {"rtol": 1e-4, "atol": 1e-5 * float(v.abs().max())}
+    torch.testing.assert_close(o.view(shared).sum(1), v, **close)
+    close["atol"] = 1e-5 * float(q.abs().max())
+    by_head = q.view(shared).sum(1)
+    torch.testing.assert_close(by_head.sum(1), k.sum(1), **close)
+    assert not torch.allclose(by_head, k, **close)  # rotation mixes the channels of a head
+
+
 def test_a_rescaling_that_leaves_the_network_alone_leaves_the_scores_alone():
     plain, gauged, tokens = make_tiny(), make_tiny(), tokens_for()
     rows = torch.tensor([2, 5])
