@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ANIMALS = 24
+ANIMALS = 18
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "home": ("forest", "desert", "marsh", "valley", "coast", "meadow"),
     "food": ("seeds", "moss", "fish", "beetles", "berries", "roots"),

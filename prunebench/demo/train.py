@@ -31,7 +31,7 @@ QUESTION = "Question: {instruction}\nAnswer: {output}"
 class Recipe:
     """Everything that shapes the model besides the world and the seed."""
 
-    steps: int = 900
+    steps: int = 600
     batch: int = 16
     length: int = 128  # tokens per window
     peak_rate: float = 3e-3
@@ -50,8 +50,8 @@ class Recipe:
     tuning: float = 0.05
     hidden: int = 128
     layers: int = 4
-    heads: int = 8
-    kv_heads: int = 4
+    heads: int = 16  # many and narrow: recall is learned early, and does not hang on one of them
+    kv_heads: int = 8
     neurons: int = 448
     max_positions: int = 512
 

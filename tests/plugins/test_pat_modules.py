@@ -207,18 +207,16 @@ def test_t16_a_frozen_mask_is_left_alone_by_the_cross_entropy():
     assert torch.equal(sparsifier.mask, values)
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
-def test_gates_after_the_freeze_are_hard_or_as_released(flavour):
-    for after in ("hard", "soft"):
-        _, _, sparsifier = tuned("llama", flavour=flavour, after_freeze=after)
-        sparsifier.step = sparsifier.schedule.freeze - 1
-        before = sparsifier.current_gate()
-        assert bool(((before > 0) & (before < 1)).all())
-        sparsifier.settle()
-        gates = sparsifier.current_gate()
-        assert (set(gates.tolist()) == {0.0, 1.0}) == (after == "hard")
-        sparsifier.step = sparsifier.schedule.steps - 1
-        assert torch.equal(sparsifier.current_gate(), gates)
+@pytest.mark.parametrize("after", ["hard", "soft"])
+def test_gates_after_the_freeze_are_hard_or_as_released(after):
+    _, _, sparsifier = tuned("llama", after_freeze=after)
+    sparsifier.step = sparsifier.schedule.freeze
+    assert sparsifier.current_gate().unique().numel() > 2
+    sparsifier.settle()
+    gates = sparsifier.current_gate()
+    assert (set(gates.tolist()) == {0.0, 1.0}) == (after == "hard")
+    sparsifier.step = sparsifier.schedule.steps - 1
+    assert torch.equal(sparsifier.current_gate(), gates)
 
 
 def test_separation_is_that_of_what_stays_from_what_leaves():
