@@ -153,9 +153,13 @@ def _draw_bands(panel: Axes, bands: Sequence[Band]) -> None:
             there = [(x, low) for x, low, _ in band]
             areas.append(there + [(x, high) for x, _, high in reversed(band)])
             area_colours.append(colour)
-    panel.add_collection(LineCollection(upright, colors=line_colours, linewidths=0.8, alpha=0.6))
-    panel.add_collection(PolyCollection(areas, facecolors=area_colours, alpha=0.12, linewidths=0))
-    panel.autoscale_view()
+    lines = LineCollection(upright, colors=line_colours, linewidths=0.8, alpha=0.6)
+    panel.add_collection(lines, autolim=False)
+    filled = PolyCollection(areas, facecolors=area_colours, alpha=0.12, linewidths=0)
+    panel.add_collection(filled, autolim=False)
+    if upright:
+        panel.update_datalim([point for line in upright for point in line])
+        panel.autoscale_view()
 
 
 def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple]:
@@ -176,13 +180,13 @@ def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple
 
 def _label_log(axis: Any) -> None:
     """Ticks at 1, 2 and 5 of each power of ten, or at powers alone in a wide range."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
     narrow = high < MANY_POWERS * low
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=12))
     axis.set_major_formatter(_short_number if high < 1e9 else _power)
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def _short_number(value: float, _: int | None = None) -> str:
