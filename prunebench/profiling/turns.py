@@ -100,13 +100,6 @@ def _decoders(
             config = models[name].config.get_text_config()
             found[name] = FixedDecoder(compiled[name], config, prompt, point.new)
     return found
-    for name in (name for name, run in runs.items() if run.status == "ok"):
-        with _ending(runs[name], name, point):
-            made = FixedDecoder(
-                compiled[name], models[name].config.get_text_config(), prompt, point.new
-            )
-            found[name] = made.run
-    return found
 
 
 def _take_turns(

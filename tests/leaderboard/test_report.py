@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import random
 import re
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from prunebench.leaderboard import Problem, Report, build, terminal
-from prunebench.leaderboard.terminal import fit
+from prunebench.leaderboard import Problem, terminal
 
 from . import factory
+from .views import column, page, small, tables, written
 
 HOSTILE = (
     "a|b <script>alert(1)</script> `x` *y* [z](http://e.org) \\ $1$ _u_\n# boom\r| c | \x1b[2J"
 )
-
-
-def written(records: Sequence[dict[str, Any]], out: Path, **more: Any) -> Report:
-    problems = more.pop("problems", [])
-    return build(records, problems, out, title=more.pop("title", "demo"), **more)
-
-
-def page(records: Sequence[dict[str, Any]], out: Path) -> str:
-    written(records, out)
-    return (out / "leaderboard.md").read_text(encoding="utf-8")
-
-
-def tables(text: str) -> dict[str, list[list[str]]]:
-    """The pipe tables of a page under their headings, as rows of cells, the header first."""
-    found: dict[str, list[list[str]]] = {}
-    heading = ""
-    for line in text.splitlines():
-        if line.startswith("#"):
-            heading = line.lstrip("# ")
-        elif line.startswith("|"):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if not set("".join(cells)) <= set(":-"):
-                found.setdefault(heading, []).append(cells)
-    return found
-
-
-def column(table: list[list[str]], title: str) -> list[str]:
-    return [row[table[0].index(title)] for row in table[1:]]
-
-
-def small(**changes: Any) -> list[dict[str, Any]]:
-    """Dense and two methods at one sparsity with three seeds."""
-    methods = ("magnitude-l1", "pat")
-    return list(factory.campaign(methods=methods, sparsities=(0.5,), **changes))
 
 
 # --- what stands where ---------------------------------------------------------------------------
@@ -218,83 +177,6 @@ def test_no_records_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "leaderboard.csv").read_text(encoding="utf-8").count("\n") == 1
 
 
-# --- marks, and what never shares a column -------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("part", "value", "symbol"),
-    [
-        ("leak", factory.leak(0.3), "†"),
-        ("sparsity", {"native": True}, "◊"),
-        ("sparsity", {"within_tolerance": False}, "§"),
-        ("verify", {"passed": False}, "✗"),
-        ("profile", {"shared_device": True}, "¶"),
-    ],
-)
-def test_marks_stand_at_the_row_and_only_they_are_explained(
-    tmp_path: Path, part: str, value: dict[str, Any], symbol: str
-) -> None:
-    records = small()
-    records[-1][part] = records[-1][part] | value
-    text = page(records, tmp_path)
-    names = column(tables(text)["Quality"], "Method")
-    assert sum(symbol in name for name in names) == 1
-    legends = [line for line in text.splitlines() if line.startswith(tuple("†‡◊§✗¶"))]
-    assert legends and all(line.startswith(f"{symbol} ") for line in legends)
-    assert not any(other in line for line in legends for other in set("†‡◊§✗¶") - {symbol})
-
-
-def test_a_limited_run_never_passes_for_a_full_one(tmp_path: Path) -> None:
-    records = small()
-    limited = records[-1]
-    limited["perplexity"]["ppl/wikitext2-128"]["limit"] = 10
-    limited["zeroshot"]["limit"] = 100
-    text = page(records, tmp_path)
-    quality = tables(text)["Quality"]
-    assert "wikitext2/128 all ↓" in quality[0] and "wikitext2/128 first 10 ↓ ‡" in quality[0]
-    assert "Zero-shot all ↑" in quality[0] and "Zero-shot first 100 ↑ ‡" in quality[0]
-    full = dict(zip(column(quality, "Method"), column(quality, "wikitext2/128 all ↓"), strict=True))
-    part = column(quality, "wikitext2/128 first 10 ↓ ‡")
-    assert full["pat"].endswith("(n = 2)**") and part.count("–") == 2
-    assert "‡ limited run" in text and "the first 10 windows only" in text
-    assert "‡" not in page(small(), tmp_path)
-
-
-def test_devices_have_tables_of_their_own(tmp_path: Path) -> None:
-    records = small()
-    for record in records[-3:]:
-        record["provenance"]["device"] = "cuda: H100"
-        record["profile"]["device"] = "cuda: H100"
-    text = page(records, tmp_path)
-    assert text.count("### Quality") == 2 and text.count("### Speed") == 2
-    first, second = text.split("### Quality")[1:]
-    assert "on cpu, 2 threads" in first.splitlines()[2]
-    assert "on cuda: H100" in second.splitlines()[2]
-    assert "pat" not in first.split("###")[0] and "magnitude" not in second.split("###")[0]
-
-
-def test_many_protocols_make_a_table_per_length(tmp_path: Path) -> None:
-    records = small()
-    for record in records:
-        record["perplexity"] = {
-            f"ppl/{corpus}-{length}": factory.ppl(9.0, corpus=corpus, length=length)
-            for corpus in ("wikitext2", "ptb", "c4")
-            for length in (128, 2048)
-        }
-    found = tables(page(records, tmp_path))
-    titles = ["c4/128 ↓", "ptb/128 ↓", "wikitext2/128 ↓"]
-    assert found["Quality at window length 128"][0][4:7] == titles
-    assert "Zero-shot ↑" in found["Quality, zero-shot"][0]
-
-
-def test_models_have_sections_and_campaigns_are_told_apart(tmp_path: Path) -> None:
-    records = small(models=("m1", "m2"))
-    assert re.findall("^## (m.*)", page(records, tmp_path), re.M) == ["m1", "m2"]
-    records[0]["cell"]["campaign"] = "other"
-    found = re.findall("^## (m.*)", page(records, tmp_path), re.M)
-    assert found == ["m1 (demo)", "m2 (demo)", "m1 (other)"]
-
-
 # --- nothing breaks it ---------------------------------------------------------------------------
 
 
@@ -370,84 +252,3 @@ def test_a_matched_control_parts_choice_from_profile(tmp_path: Path) -> None:
     assert column(table, "wikitext2/128: choice of units")[0].startswith("−2.00 (")
     assert column(table, "wikitext2/128: layer profile")[0].startswith("−5.00 (")
     assert "Layer profile" not in page(small(), tmp_path)
-
-
-# --- CSV -----------------------------------------------------------------------------------------
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
-
-
-def test_csv_has_every_digit(tmp_path: Path) -> None:
-    values = [10.123456789012345, 11.2, 12.9]
-    records = [factory.record(seed=i, perplexity=value) for i, value in enumerate(values)]
-    written([*records, factory.lost(label="pat", reason='x, "y"\nz')], tmp_path)
-    rows = rows_of(tmp_path / "leaderboard.csv")
-    line = next(r for r in rows if r["kind"] == "perplexity" and r["of"] == "wikitext2")
-    assert line["n"] == "3" and float(line["mean"]) == pytest.approx(sum(values) / 3, rel=1e-15)
-    assert (
-        float(line["sd"]) == pytest.approx(statistics.stdev(values), rel=1e-14)
-        and len(line["sd"]) > 10
-    )
-    assert "length=128" in line["protocol"] and line["device"] == "cpu, 2 threads"
-    assert float(line["item_stderr"]) > 0 and line["interval"] == "seeds"
-    assert line["difference"] == "" and line["best"] == "False"
-    lost = [r for r in rows if r["label"] == "pat"]
-    assert len(lost) == 1 and lost[0]["kind"] == "" and lost[0]["mean"] == ""
-    assert lost[0]["reasons"] == 'failed: x, "y"\nz' and lost[0]["cells_failed"] == "1"
-
-
-def test_parquet_holds_what_the_csv_does(tmp_path: Path) -> None:
-    import pandas as pd
-
-    written([*small(), factory.lost(label="bad")], tmp_path)
-    table = pd.read_parquet(tmp_path / "leaderboard.parquet")
-    rows = rows_of(tmp_path / "leaderboard.csv")
-    assert list(table.columns) == list(rows[0]) and len(table) == len(rows)
-    means = [float(row["mean"]) for row in rows if row["mean"]]
-    assert table["mean"].dropna().tolist() == means and table["mean"].isna().sum() == 1
-
-
-def test_one_csv_line_per_cell(tmp_path: Path) -> None:
-    records = [factory.record(seed=seed) for seed in range(3)]
-    records[1]["cell"]["params"] = {"norm": 2}
-    written([*records, factory.lost(label="pat")], tmp_path)
-    rows = rows_of(tmp_path / "cells.csv")
-    assert len(rows) == 4
-    by_seed = {(r["cell.label"], r["cell.seed"]): r for r in rows}
-    line = by_seed["magnitude-l1", "1"]
-    key = "perplexity.ppl/wikitext2-128.value"
-    assert float(line[key]) == records[1]["perplexity"]["ppl/wikitext2-128"]["value"]
-    assert line["cell.params"] == '{"norm": 2}'
-    assert line["profile.points.b1-p64-n16.prefill_ms.median"]
-    assert line["zeroshot.tasks.boolq.versus_dense.mcnemar_p"] == "0.01"
-    assert by_seed["pat", "0"][key] == "" and by_seed["pat", "0"]["status"] == "failed"
-
-
-# --- terminal ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
-def test_a_terminal_shows_what_fits(tmp_path: Path, width: int) -> None:
-    records = [*factory.campaign(), factory.lost(label="new", reason="a long story " * 9)]
-    report = written(records, tmp_path)
-    text = terminal(report, width=width)
-    body = [line for line in text.splitlines() if str(tmp_path) not in line]
-    assert max(map(len, body)) <= max(width, 60)
-    assert "65 cells: 64 ok, 1 failed" in text
-    assert "wikitext2/128 ↓" in text and "Method" in text
-    assert ("Zero-shot ↑" in text) == (width >= 80)
-    assert ("Notes" in text) == (width >= 120) and "failed" in text
-    assert str(tmp_path / "leaderboard.md") in text
-
-
-def test_a_wide_terminal_shows_the_errors_and_a_narrow_one_the_means(tmp_path: Path) -> None:
-    report = written(list(factory.campaign()), tmp_path)
-    assert "±" in terminal(report, width=120) and "±" not in terminal(report, width=75)
-    assert "*" in terminal(report, width=75)
-
-
-def test_fit_keeps_what_matters_most(tmp_path: Path) -> None:
-    table = written(small(), tmp_path).sections[0].brief
-    assert fit(table, 1).splitlines()[0].split() == ["Sparsity", "Method", "wikitext2/128", "↓"]
