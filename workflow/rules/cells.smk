@@ -1,4 +1,5 @@
 # One cell: prune, recover where the row says so, evaluate; and profile, alone on its device.
+# What others wait for goes first; profiles come last, since each must wait until the device is free.
 
 
 rule prune:
@@ -9,6 +10,7 @@ rule prune:
         CELL + "/prune.json",
     log:
         CELL + "/prune.log",
+    priority: 2
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
@@ -29,6 +31,7 @@ rule recover:
         CELL + "/recover.json",
     log:
         CELL + "/recover.log",
+    priority: 3
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
@@ -49,6 +52,7 @@ rule evaluate:
         CELL + "/evaluate.json",
     log:
         CELL + "/evaluate.log",
+    priority: 1
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
