@@ -48,7 +48,7 @@ browser: ## Install the browser that tests the report's page (Debian, Ubuntu; as
 lint: $(DONE) ## Check style: Python with ruff, rules with snakefmt
 	@$(ACTIVATE) && ruff check . && \
 	for file in $(wildcard Snakefile workflow/Snakefile workflow/rules/*.smk); do \
-	  snakefmt --quiet --check "$$file" || exit 1; \
+	  snakefmt --check "$$file" || exit 1; \
 	done
 
 bench: $(DONE) ## List the benchmarks, or run one of them: make bench NAME=... [BENCH_ARGS=...]
