@@ -210,9 +210,13 @@ def _partners(campaign: Campaign, cell: Cell) -> dict[str, Cell]:
     """Cells that this one is compared with item by item, under the record's keys."""
     partners = {"versus_dense": dense_cell(campaign, cell.model)}
     if campaign.reference is not None and cell.sparsity > 0:
-        same = Cell(cell.model, campaign.reference, *_rest(cell))
-        first = Cell(cell.model, campaign.reference, cell.sparsity, campaign.seeds[0])
-        partners["versus_reference"] = same if same in campaign.cells else first
+        near = [
+            Cell(cell.model, campaign.reference, sparsity, seed)
+            for sparsity in (cell.sparsity, 0.0)  # 0: a reference that is never pruned
+            for seed in (cell.seed, campaign.seeds[0])
+        ]
+        found = next((other for other in near if other in campaign.cells), near[0])
+        partners["versus_reference"] = found
     return partners
 
 

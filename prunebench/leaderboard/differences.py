@@ -18,7 +18,8 @@ def add_differences(summary: pd.DataFrame, rows: pd.DataFrame, *, reference: str
     """Add mean - dense mean and mean - reference mean with their intervals, in place.
 
     Columns: difference, difference_low, difference_high, difference_interval; and the same four
-    with `reference_` in front (NaN and "" without a reference of the same sparsity).
+    with `reference_` in front. The reference is compared at the same sparsity, or, if it is never
+    pruned (dense+lora), with all rows; NaN and "" where it has no row.
     """
     import numpy as np
 
@@ -27,7 +28,9 @@ def add_differences(summary: pd.DataFrame, rows: pd.DataFrame, *, reference: str
     chosen = _reference_rows(rows, reference)
     others = {
         "difference": np.array([dense.get(key[:2], -1) for key in keys], dtype=int),
-        "reference": np.array([chosen.get(key, -1) for key in keys], dtype=int),
+        "reference": np.array(
+            [chosen.get(key, chosen.get((*key[:2], None), -1)) for key in keys], dtype=int
+        ),
     }
     lookup = summary.set_index(["row", "quantity"])[list(PARTS)]
     for prefix, other in others.items():
@@ -90,11 +93,17 @@ def _dense_rows(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     return first.to_dict()
 
 
-def _reference_rows(rows: pd.DataFrame, reference: str | None) -> dict[tuple[str, str, float], int]:
-    """The row of the reference's label at each sparsity of each model."""
-    chosen = rows[(rows["label"] == reference) & (rows["ok"] > 0)].reset_index()
-    first = chosen.groupby(["campaign", "model", "sparsity"], sort=True)["row"].first()
-    return first.to_dict()
+def _reference_rows(
+    rows: pd.DataFrame, reference: str | None
+) -> dict[tuple[str, str, float | None], int]:
+    """The row of the reference's label at each sparsity of each model; None: it is never pruned."""
+    named = rows[rows["label"] == reference]
+    chosen = named[named["ok"] > 0].reset_index()
+    first = chosen.groupby(["campaign", "model", "sparsity"], sort=True)["row"].first().to_dict()
+    for model, sparsities in named.groupby(["campaign", "model"], sort=True)["sparsity"]:
+        if (sparsities == 0).all() and (*model, 0.0) in first:
+            first[*model, None] = first[*model, 0.0]
+    return first
 
 
 def _spreads(n: np.ndarray, sd: np.ndarray) -> np.ndarray:

@@ -139,6 +139,16 @@ def test_difference_from_a_reference_row_of_the_same_sparsity() -> None:
     assert summarise(collected)["reference_difference"].isna().all()
 
 
+def test_a_reference_that_is_never_pruned_is_compared_with_rows_of_all_sparsities() -> None:
+    unpruned = cells([8.0, 8.4, 9.1], label="ref", sparsity=0.0)
+    found = against_reference([*cells([10.0, 11.0, 13.0]), *unpruned])
+    mean = statistics.mean([8.0, 8.4, 9.1])
+    assert found["reference_difference"] == pytest.approx(34 / 3 - mean)
+    pruned_too = cells([5.0], label="ref", sparsity=0.2)  # then nothing stands in for a missing one
+    found = against_reference([*cells([10.0, 11.0, 13.0]), *unpruned, *pruned_too])
+    assert math.isnan(found["reference_difference"])
+
+
 def test_a_single_run_against_a_reference_with_seeds_has_the_seeds_error() -> None:
     found = against_reference([*cells([10.0]), *cells([8.0, 8.4, 9.1], label="ref")])
     expected = stats.ttest_1samp([8.0, 8.4, 9.1], 10.0).confidence_interval(0.95)
