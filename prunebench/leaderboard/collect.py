@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import record as records_module
 from prunebench.errors import Invalid
+from prunebench.garbage import no_collection
 from prunebench.leaderboard.quantities import Quantity, evaluation_device, is_missing, measurements
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ class Collected:
 def load(paths: Iterable[Path], *, root: Path | None = None) -> tuple[list[dict], list[Problem]]:
     """Read records; a file that is not one becomes a Problem (named relative to `root`)."""
     records, problems = [], []
-    for path in sorted(Path(path) for path in paths):
-        where = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
-        try:
-            records.append(records_module.read(path))
-        except Invalid as error:
-            problems.append(Problem(where, str(error).removeprefix(f"{path}: ")))
+    with no_collection():  # a quarter of the time, and records have no cycles
+        for path in sorted(Path(path) for path in paths):
+            where = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
+            try:
+                records.append(records_module.read(path))
+            except Invalid as error:
+                problems.append(Problem(where, str(error).removeprefix(f"{path}: ")))
     return records, problems
 
 

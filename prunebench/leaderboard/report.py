@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench import record
+from prunebench.garbage import no_collection
 from prunebench.leaderboard import exports, markdown, page, paper_tables, plots
 from prunebench.leaderboard.claims import Judged, judge_claims
 from prunebench.leaderboard.collect import Collected, Problem, collect
@@ -59,8 +60,14 @@ def build(
     `problems` are the files that could not be read; they are named in failures.md. `reference` is
     the label of a row that others are compared with beside dense; `papers` are what was published.
     """
-    out = Path(out)
-    report = analyse(records, problems, out, title=title, reference=reference, papers=papers)
+    with no_collection():  # it would walk over all records again and again
+        report = analyse(records, problems, out, title=title, reference=reference, papers=papers)
+        _write(report, Path(out))
+    return report
+
+
+def _write(report: Report, out: Path) -> None:
+    """Write every view of the report into the folder `out`."""
     collected, summary = report.collected, report.summary
     leaderboard = exports.leaderboard_frame(collected, summary)
     judged = paper_tables.paper_frame(report.verdicts, report.claims)
@@ -81,7 +88,6 @@ def build(
     (out / "plots").mkdir(exist_ok=True)
     _remove_others(out / "plots", drawn)
     record.write_text(out / "index.html", page.render(report))
-    return report
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:

@@ -7,12 +7,10 @@ cache; no sampling, so that only the model is timed.
 
 from __future__ import annotations
 
-import gc
 import inspect
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -95,19 +93,6 @@ def rounds(names: Sequence[str], seed: int) -> Iterator[list[str]]:
         draw.shuffle(order)
         yield order
         yield order[::-1]
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Keep the garbage collector out of the timings inside the block."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _last_logits_only(model: Callable[..., Any]) -> dict[str, int]:

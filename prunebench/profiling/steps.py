@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import torch
 
+from prunebench.garbage import no_collection
 from prunebench.profiling.device import describe, is_shared
 from prunebench.profiling.flops import counted
 from prunebench.profiling.intervals import summary
-from prunebench.profiling.latency import no_collection, timed
+from prunebench.profiling.latency import timed
 from prunebench.profiling.memory import Watch, watch
 from prunebench.profiling.sizes import MIB
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import Unsupported, describe_error
+from prunebench.garbage import no_collection
 from prunebench.profiling.graphs import FixedDecoder
-from prunebench.profiling.latency import no_collection, rounds, time_round
+from prunebench.profiling.latency import rounds, time_round
 from prunebench.profiling.points import Point
 from prunebench.profiling.probe import Probe, new_probe, probe
 from prunebench.profiling.sizes import positions

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from prunebench.garbage import no_collection
 from prunebench.profiling.graphs import FixedDecoder
-from prunebench.profiling.latency import decode, no_collection, prefill, rounds, time_round
+from prunebench.profiling.latency import decode, prefill, rounds, time_round
 
 TOLERANCE = 1e-5  # fp32, logits of order 0.1
 SHAPE = {"vocab_size": 61, "hidden_size": 32}
