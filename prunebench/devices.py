@@ -1,9 +1,11 @@
-"""Devices of jobs: one GPU for one job at a time, and no more CPU threads than were given."""
+"""Devices of jobs: one GPU for one job at a time, no more CPU threads than were given, names."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import platform
+import re
 import subprocess
 import tempfile
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from prunebench.errors import Unsupported
 
 WAIT_S = 1.0
+VECTOR_FLAGS = ("avx512f", "avx2", "avx")  # widest first, as x86 processors tell them
 
 
 @contextmanager
@@ -62,6 +65,22 @@ def thread_limits(threads: int) -> dict[str, str]:
     """Environment variables that keep numerical libraries to so many threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
     return {**dict.fromkeys(names, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def cpu_name(told_in: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, as the system tells it, and its widest vector instructions.
+
+    Cloud processors of one name differ in speed and, through these instructions, in last digits.
+    """
+    try:
+        lines = told_in.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    facts = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines if ":" in line)
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    flags = facts.get("flags", "").split()
+    widest = next((flag for flag in VECTOR_FLAGS if flag in flags), None)
+    return f"{name} ({widest})" if widest else name
 
 
 def _acquire(gpus: list[str], folder: Path) -> tuple[int, str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import prunebench
+from prunebench.devices import cpu_name
 from prunebench.errors import Invalid
 from prunebench.schema import quick_validator_of, validator_of
 from prunebench.textfiles import read_yaml
@@ -152,17 +153,6 @@ def provenance(
         "plugin_sha256": plugin_sha256,
         "data_sha256": dict(data_sha256 or {}),
     }
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _device_name() -> str:

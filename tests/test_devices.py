@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from prunebench.devices import reserved, thread_limits, visible_gpus
+from prunebench.devices import cpu_name, reserved, thread_limits, visible_gpus
 from prunebench.errors import Unsupported
 
 
@@ -51,3 +51,21 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
 def test_threads_are_limited_everywhere():
     limits = thread_limits(2)
     assert limits["OMP_NUM_THREADS"] == limits["MKL_NUM_THREADS"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "name"),
+    [
+        ("model name\t: Cloud CPU\nflags\t\t: sse2 avx avx2 avx512f\n", "Cloud CPU (avx512f)"),
+        ("model name\t: Cloud CPU\nflags\t\t: sse2 avx avx2\n", "Cloud CPU (avx2)"),
+        ("model name\t: Old CPU\nflags\t\t: sse2\n", "Old CPU"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(tmp_path, lines, name):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{lines}\nprocessor\t: 1\n{lines}")
+    assert cpu_name(tmp_path / "cpuinfo") == name
+
+
+def test_a_system_that_tells_no_processor_still_has_a_name(tmp_path):
+    (tmp_path / "cpuinfo").write_text("Features\t: asimd\n")
+    assert cpu_name(tmp_path / "cpuinfo") and cpu_name(tmp_path / "absent")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from prunebench.devices import cpu_name
 
 ENERGY_ON_CPU = "energy is read from the GPU driver only"
 ENERGY_WITHOUT_NVML = "energy needs the NVML bindings (pip install nvidia-ml-py)"
@@ -20,7 +20,7 @@ def describe(device: torch.device | str) -> str:
     """
     device = torch.device(device)
     if device.type != "cuda":
-        return f"{device.type}: {_cpu_name()}, {torch.get_num_threads()} threads"
+        return f"{device.type}: {cpu_name()}, {torch.get_num_threads()} threads"
     driver = _driver_version(device) or "unknown"
     name = torch.cuda.get_device_name(device)
     return f"cuda: {name}, driver {driver}, CUDA {torch.version.cuda}"
@@ -103,12 +103,3 @@ def _smi(device: torch.device, query: str) -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
