@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,8 +38,11 @@ def run(config: Path, cores: int, folder: Path) -> float:
     """Run the campaign in `folder`; returns seconds."""
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", "--cores", str(cores)]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
+    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     start_s = time.perf_counter()
-    subprocess.run([*command, "--configfile", str(config)], check=True)
+    subprocess.run(
+        [*command, "--configfile", str(config)], env={**os.environ, "PATH": commands}, check=True
+    )
     return time.perf_counter() - start_s
 
 
