@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 
     from prunebench.leaderboard.report import Report
 
-COMPARED = (*QUALITY, "parameters", "prefill_ms", "decode_ms_per_token", "prune_wall_s")
+SPEED = ("prefill_speedup", "decode_speedup", "prefill_ms", "decode_ms_per_token")
+COMPARED = (*QUALITY, "parameters", *SPEED, "prune_wall_s")
+TIMES = ("ms", "s")  # units
 MARK = "*"
 LEGEND = (
     f"{MARK} differs beyond error: the 95 % interval of B - A excludes zero",
     "n.i. no interval: a count has no error, of other numbers it is not known",
+    "times have none: runs differ by more than repeats in one do; speed-ups are timed beside dense",
 )
 
 Key = tuple[str, str, float, Quantity]  # model, row, sparsity, quantity
@@ -32,7 +36,7 @@ def compare(first: Report, second: Report) -> tuple[Table, list[str]]:
     """A table of B - A for every row and quantity that both have, and what only one has.
 
     Numbers are compared only under the same protocol and data; quality across devices too, times
-    and memory on the same device only.
+    on the same device only.
     """
     sides = [_numbers(report.collected, report.summary) for report in (first, second)]
     both = [key for key in sides[0] if key in sides[1]]
@@ -64,7 +68,7 @@ def _numbers(collected: Collected, summary: pd.DataFrame) -> dict[Key, Any]:
 def _row(key: Key, a: Any, b: Any) -> tuple[Cell, ...]:
     model, name, sparsity, quantity = key
     unit = KINDS[quantity.kind].unit
-    found = {k: v.item() for k, v in between(_parts(b), _parts(a)).items()}
+    found = _difference(a, b, unit)
     text = formats.interval(found["value"], found["low"], found["high"], unit, sign=True)
     texts = [
         model,
@@ -79,7 +83,16 @@ def _row(key: Key, a: Any, b: Any) -> tuple[Cell, ...]:
     return tuple(Cell(formats.one_line(text)) for text in texts)
 
 
-SPEED = ("prefill_ms", "decode_ms_per_token")
+def _difference(a: Any, b: Any, unit: str) -> dict[str, Any]:
+    """B - A as `between` gives it; of speed-ups from their own intervals, of times with none."""
+    found = {k: v.item() for k, v in between(_parts(b), _parts(a)).items()}
+    if unit in TIMES:
+        return found | {"low": math.nan, "high": math.nan, "interval": ""}
+    if unit == "ratio" and not found["interval"] and a.interval and b.interval:
+        half = math.hypot(a.high - a.low, b.high - b.low) / 2
+        ends = {"low": found["value"] - half, "high": found["value"] + half}
+        return found | ends | {"interval": "run"}
+    return found
 
 
 def _differs(found: Mapping[str, Any], kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ def test_a_count_has_no_error_and_an_unknown_error_marks_nothing() -> None:
     assert lines(first, second)["Parameters"][7] == "*"
     line = lines(first, third)["Prune s ↓"]
     assert line[6].endswith("n.i.") and line[7] == ""
+
+
+def test_times_of_two_runs_are_not_judged_but_speed_ups_are() -> None:
+    def timed(milliseconds: float, ratio: float) -> Any:
+        records = [factory.record(seed=seed) for seed in range(2)]
+        for point in (point for record in records for point in record["profile"]["points"]):
+            point["decode_ms_per_token"] = dict.fromkeys(("median", "q25", "q75"), milliseconds)
+            point["decode_ms_per_token"]["n"] = 20
+            point["decode_speedup"] = factory.speedup(ratio)
+        return analyse(records, [], Path("x"), title="demo")
+
+    def marks(slower: Any) -> set[tuple[str, str]]:
+        table, _ = compare(timed(3.0, 1.20), slower)
+        found = [[cell.text for cell in row] for row in table.rows]
+        return {(re.split(" [↑↓]", row[3])[0], row[7]) for row in found if "Decode" in row[3]}
+
+    assert marks(timed(6.0, 1.21)) == {("Decode ms/token", ""), ("Decode speed-up", "")}
+    assert marks(timed(6.0, 1.50)) == {("Decode ms/token", ""), ("Decode speed-up", "*")}
 
 
 def test_other_protocols_and_devices_are_not_compared_but_named() -> None:
