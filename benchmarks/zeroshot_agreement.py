@@ -6,7 +6,8 @@
 Evaluates the seven tasks of zeroshot/7 on local files twice: through `prunebench.zeroshot`, and by
 `python -m lm_eval run` in a process of its own, with the same redirecting task files and batch
 size. Prints both, with the number of items; exit status 1 when any accuracy or standard error
-differs. Without --limit all items are scored, which takes many minutes on a few cores.
+differs. Without --limit all items are scored, which takes many minutes on a few cores. --keep also
+keeps what both sides say, and in `agreement.json` the figures of both with their provenance.
 Defaults: $PRUNEBENCH_MODELS/wikibooks-llama-6m and $PRUNEBENCH_DATA.
 """
 
@@ -26,7 +27,8 @@ import torch
 from tabulate import tabulate
 
 from prunebench.data import Source
-from prunebench.models import load
+from prunebench.models import load, weights_digest
+from prunebench.record import provenance, write_json
 from prunebench.zeroshot import evaluate, load_suite
 from prunebench.zeroshot.tasks import prepare, write_definitions
 
@@ -43,6 +45,7 @@ def main() -> int:
         middle = time.perf_counter()
         theirs = _theirs(options, folder)
         ended = time.perf_counter()
+        write_json(folder / "agreement.json", _both(options, ours, theirs))
     rows, equal = [], True
     for name, task in ours["tasks"].items():
         for metric in ("acc", "acc_norm"):
@@ -93,6 +96,19 @@ def _theirs(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     subprocess.run(command, env={**os.environ, **threads}, check=True, stdout=subprocess.DEVNULL)
     newest = max(folder.glob("lm_eval*.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(newest.read_text())
+
+
+def _both(
+    options: argparse.Namespace, ours: dict[str, Any], theirs: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "model": options.model.name,
+        "weights_sha256": weights_digest(options.model),
+        "batch_size": options.batch_size,
+        "prunebench": ours,
+        "lm_eval": {name: theirs["results"][name] for name in ours["tasks"]},
+        "provenance": provenance(),
+    }
 
 
 def _options() -> argparse.Namespace:
