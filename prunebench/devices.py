@@ -1,4 +1,4 @@
-"""Devices of jobs: one GPU for one job at a time, no more CPU threads than were given, names."""
+"""Devices of jobs: one GPU for one job at a time, CPU threads as given, and a processor's name."""
 
 from __future__ import annotations
 
