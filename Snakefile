@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from prunebench import config as campaigns, plan
+from prunebench.campaign import config as campaigns
+from prunebench.campaign import specs
 from prunebench.errors import PrunebenchError
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version

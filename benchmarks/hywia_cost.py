@@ -66,11 +66,11 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
 
 def _job(model: Any, tokens: Any, method: str, params: dict[str, Any]) -> Callable[[], Any]:
     """A function that lets a method decide on `model`."""
-    from prunebench.architectures import structures_of
-    from prunebench.context import Context
-    from prunebench.cost import Cost
-    from prunebench.plugins import discover
-    from prunebench.selection import Budget
+    from prunebench.plugins.context import Context
+    from prunebench.plugins.discovery import discover
+    from prunebench.profiling.cost import Cost
+    from prunebench.pruning.architectures import structures_of
+    from prunebench.pruning.selection import Budget
 
     plugin, structures = discover()[method], structures_of(model)
     device = next(model.parameters()).device

@@ -22,9 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from leaderboard import factory  # noqa: E402
 
-from prunebench import leaderboard, record  # noqa: E402
-from prunebench.papers import read_papers  # noqa: E402
-from prunebench.plugins import discover  # noqa: E402
+from prunebench import leaderboard  # noqa: E402
+from prunebench.leaderboard.papers.published import read_papers  # noqa: E402
+from prunebench.plugins.discovery import discover  # noqa: E402
+from prunebench.record import store  # noqa: E402
 
 MODELS, METHODS, SPARSITIES, SEEDS = 5, 20, tuple(i / 10 for i in range(10)), 10
 
@@ -79,7 +80,7 @@ def _write(out: Path, made: dict) -> Path:
     cell = made["cell"]
     name = f"{cell['model']}/{cell['label']}/{cell['sparsity']}/seed{cell['seed']}"
     path = out / "cells" / name / "record.json"
-    record.write(path, made)
+    store.write(path, made)
     return path
 
 

@@ -30,9 +30,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from prunebench.plugins import discover
+from prunebench.models.shapes import make_config, random_model
+from prunebench.plugins.discovery import discover
 from prunebench.profiling.memory import watch
-from prunebench.shapes import make_config, random_model
 
 make_step = discover()["loraprune"].load_step()
 

@@ -27,12 +27,12 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.architectures import structures_of
-from prunebench.plugins import discover
+from prunebench.plugins.discovery import discover
 from prunebench.profiling import Point, measure, watch
-from prunebench.structure import Decision
-from prunebench.surgery import slice_model
-from prunebench.tuning import Tuning, attach
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import slice_model
+from prunebench.recovery import Tuning, attach
 
 PLUGIN = discover()["pat"]
 PLUGIN.load()

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from prunebench import evaluate, models
+from prunebench.evaluation import perplexity
+from prunebench.models import folders
 
 LENGTH = 128
 
@@ -30,10 +31,10 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    model, tokenizer = models.load(options.model)
+    model, tokenizer = folders.load(options.model)
     text = [f"Item {i} is a line of text like many others." for i in range(40 * options.windows)]
-    batch = max(1, evaluate.TOKENS_PER_BATCH // LENGTH)
-    ids = evaluate.windows(tokenizer, text, LENGTH)[: options.windows]
+    batch = max(1, perplexity.TOKENS_PER_BATCH // LENGTH)
+    ids = perplexity.windows(tokenizer, text, LENGTH)[: options.windows]
 
     @torch.inference_mode()
     def bare() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     pieces = list(ids)
     ours, plain = [], []
     for round_number in range(options.rounds + 1):
-        for times, work in ((plain, bare), (ours, lambda: evaluate.losses(model, pieces, batch))):
+        for times, work in ((plain, bare), (ours, lambda: perplexity.losses(model, pieces, batch))):
             start_s = time.perf_counter()
             work()
             if round_number:  # the first round warms up

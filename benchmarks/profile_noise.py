@@ -17,7 +17,7 @@ from tabulate import tabulate
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.models import load
+from prunebench.models.folders import load
 from prunebench.profiling import Point, measure
 
 POINTS = [Point.of(batch=1, prompt=64, new=16), Point.of(batch=8, prompt=64, new=16)]

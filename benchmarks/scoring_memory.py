@@ -54,9 +54,9 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, Any]:
     """Peaks (bytes) and times (s) of both ways, on one model."""
     import torch
 
-    from prunebench.architectures import structures_of
     from prunebench.profiling.memory import watch
-    from prunebench.saliency import channel_saliency, sides_of
+    from prunebench.pruning.architectures import structures_of
+    from prunebench.pruning.saliency import channel_saliency, sides_of
 
     model = random_llama(size, options.device, options.dtype)
     tokens = torch.randint(VOCABULARY, (options.samples, LENGTH))

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from prunebench.architectures import structures_of
+from prunebench.models.shapes import make_config, random_model
 from prunebench.profiling import Point, measure
-from prunebench.selection import Budget, select
-from prunebench.shapes import make_config, random_model
-from prunebench.surgery import slice_model
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import Budget, select
+from prunebench.pruning.surgery import slice_model
 
 MULTIPLES = (1, 8, 64)
 SLACK = 0.95

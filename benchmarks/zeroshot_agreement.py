@@ -3,11 +3,12 @@
     python benchmarks/zeroshot_agreement.py [--model FOLDER] [--data FOLDER] [--limit N]
         [--batch-size 16] [--threads 2] [--keep FOLDER]
 
-Evaluates the seven tasks of zeroshot/7 on local files twice: through `prunebench.zeroshot`, and by
-`python -m lm_eval run` in a process of its own, with the same redirecting task files and batch
-size. Prints both, with the number of items; exit status 1 when any accuracy or standard error
-differs. Without --limit all items are scored, which takes many minutes on a few cores. --keep also
-keeps what both sides say, and in `agreement.json` the figures of both with their provenance.
+Evaluates the seven tasks of zeroshot/7 on local files twice: through
+`prunebench.evaluation.zeroshot`, and by `python -m lm_eval run` in a process of its own, with the
+same redirecting task files and batch size. Prints both, with the number of items; exit status 1
+when any accuracy or standard error differs. Without --limit all items are scored, which takes many
+minutes on a few cores. --keep also keeps what both sides say, and in `agreement.json` the figures
+of both with their provenance.
 Defaults: $PRUNEBENCH_MODELS/wikibooks-llama-6m and $PRUNEBENCH_DATA.
 """
 
@@ -26,11 +27,12 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from prunebench.data import Source
-from prunebench.models import load, weights_digest
-from prunebench.record import provenance, write_json
-from prunebench.zeroshot import evaluate, load_suite
-from prunebench.zeroshot.tasks import prepare, write_definitions
+from prunebench.evaluation.zeroshot import evaluate, load_suite
+from prunebench.evaluation.zeroshot.tasks import prepare, write_definitions
+from prunebench.models.folders import load, weights_digest
+from prunebench.record.provenance import provenance
+from prunebench.text.source import Source
+from prunebench.whole import write_json
 
 SUITE = "zeroshot/7"
 

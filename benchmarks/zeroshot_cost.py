@@ -4,10 +4,10 @@
         [--suite zeroshot/7] [--device cpu] [--batch-size auto] [--threads 1]
 
 Evaluates one model once, as a job does, and times model.forward (synchronised on a GPU) against the
-whole of `prunebench.zeroshot.evaluate`: checking files, building prompts, tokenising, scoring and
-writing item outcomes. Importing lm-eval, once per job, is shown apart. One thread unless told
-otherwise: threads that wait for a busy core would count as forward passes, while on idle cores more
-threads shorten the passes only. Exit status 1 below 85 %.
+whole of `prunebench.evaluation.zeroshot.evaluate`: checking files, building prompts, tokenising,
+scoring and writing item outcomes. Importing lm-eval, once per job, is shown apart. One thread
+unless told otherwise: threads that wait for a busy core would count as forward passes, while on
+idle cores more threads shorten the passes only. Exit status 1 below 85 %.
 Defaults: $PRUNEBENCH_MODELS/wikibooks-llama-6m and $PRUNEBENCH_DATA.
 """
 
@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from prunebench.data import Source
-from prunebench.models import load
-from prunebench.zeroshot import evaluate
+from prunebench.evaluation.zeroshot import evaluate
+from prunebench.models.folders import load
+from prunebench.text.source import Source
 
 GOAL = 0.85
 
@@ -37,7 +37,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     model, tokenizer = load(options.model, device=options.device)
     began = time.perf_counter()
-    import prunebench.zeroshot.harness  # noqa: F401
+    import prunebench.evaluation.zeroshot.harness  # noqa: F401
 
     import_s = time.perf_counter() - began
     forward = Forward(model.forward, synchronise=_synchronise(options.device))

@@ -165,7 +165,7 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from prunebench.convert import convert
+    from prunebench.models.convert import convert
 
     done = convert(options.source, options.out)
     print(
@@ -175,7 +175,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from prunebench.export import export_uniform
+    from prunebench.models.uniform import export_uniform
 
     for line in export_uniform(options.folder, options.out, how=options.uniform).lines():
         print(line)
@@ -189,7 +189,7 @@ def _plan(options: argparse.Namespace) -> None:
 
 def _world(options: argparse.Namespace) -> None:
     from prunebench.demo import write_world
-    from prunebench.record import write_json
+    from prunebench.whole import write_json
 
     write_json(options.out.with_suffix(".json"), {"sha256": write_world(options.out)})
 
@@ -198,7 +198,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     start_s = time.perf_counter()
     from prunebench.devices import thread_limits
-    from prunebench.record import write_json
+    from prunebench.whole import write_json
 
     threads = options.threads or (2 if options.world else os.cpu_count() or 1)
     os.environ.update(thread_limits(threads))
@@ -233,19 +233,19 @@ def _claims(options: argparse.Namespace) -> None:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from prunebench.results import make_tables
+    from prunebench.results.assemble import make_tables
 
     make_tables(options.folder)
 
 
 def _leak(options: argparse.Namespace) -> None:
-    from prunebench.results import write_leaks
+    from prunebench.results.assemble import write_leaks
 
     write_leaks(options.folder)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from prunebench.results import report_text
+    from prunebench.results.assemble import report_text
 
     text, complete = report_text(options.folder)
     print(text)
@@ -253,21 +253,21 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from prunebench.results import compare_text
+    from prunebench.results.assemble import compare_text
 
     print(compare_text(options.first, options.second))
 
 
 def _show(options: argparse.Namespace) -> None:
-    from prunebench.leaderboard.show import record_text
-    from prunebench.record import read
+    from prunebench.leaderboard.views.show import record_text
+    from prunebench.record.store import read
 
     path = options.cell / "record.json" if options.cell.is_dir() else options.cell
     print(record_text(read(path)), end="")
 
 
 def _check(options: argparse.Namespace) -> int:
-    from prunebench.results import failures
+    from prunebench.results.assemble import failures
 
     failed = failures(options.folder)
     for line in failed:
@@ -282,14 +282,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> None:
-    from prunebench.results import clear_failed
+    from prunebench.results.assemble import clear_failed
 
     for path in clear_failed(options.folder):
         print(f"cleared {path}")
 
 
 def _validate(options: argparse.Namespace) -> None:
-    from prunebench.config import load
+    from prunebench.campaign.config import load
 
     campaign = load(options.file)
     print(
@@ -300,7 +300,7 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from prunebench.plugins import discover
+    from prunebench.plugins.discovery import discover
 
     plugins = discover()
     width = max(len(name) for name in plugins)

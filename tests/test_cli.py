@@ -12,7 +12,9 @@ from prunebench.cli import main
 
 def test_help_and_planning_import_nothing_heavy():
     code = (
-        "import sys\nfrom prunebench import cli, config, plan, results\n"
+        "import sys\nfrom prunebench import cli\n"
+        "from prunebench.campaign import config, specs\n"
+        "from prunebench.results import assemble\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'peft', 'lm_eval', 'datasets', 'pandas'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"

@@ -8,9 +8,9 @@ import re
 import pytest
 from conftest import REPOSITORY, make_tiny
 
-from prunebench import models
-from prunebench.architectures import FAMILIES, parts
 from prunebench.jobs import prune, work
+from prunebench.models import folders
+from prunebench.pruning.architectures import FAMILIES, parts
 
 DOCUMENTS = sorted(
     [
@@ -32,7 +32,7 @@ def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
     folder.mkdir(parents=True)
     (folder / "method.yaml").write_text(description)
     (folder / "method.py").write_text(code)
-    models.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
+    folders.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
     entry = {"name": "t", "kind": "local", "source": str(tmp_path / "tiny"), "revision": None}
     spec = {
         "model": {**entry, "dtype": "auto", "trust_remote_code": False},
@@ -56,7 +56,7 @@ def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
 def test_the_family_of_the_guide_is_one_that_is_tested():
     """Its code is that of the file it names, its table lists the families that there are."""
     guide = REPOSITORY / "docs" / "adding-a-model.md"
-    folder = REPOSITORY / "prunebench" / "architectures"
+    folder = REPOSITORY / "prunebench" / "pruning" / "architectures"
     source = (folder / "gpt_neox.py").read_text()
     code = fences(guide, "python")
     assert len(code) == 2 and all(fence in source for fence in code)

@@ -11,21 +11,22 @@ import torch
 from conftest import REPOSITORY, make_tiny
 from transformers import set_seed
 
-from prunebench import config, models, shapes
-from prunebench.architectures import structures_of
+from prunebench.campaign import config
+from prunebench.campaign.config import Model
 from prunebench.cli import main
-from prunebench.config import Model
 from prunebench.errors import Unsupported
 from prunebench.estimate import Assumptions, plan_rows, plan_text, sizes_of, stages
 from prunebench.estimate.sizes import count, lora_parameters
 from prunebench.estimate.table import PlanRow
-from prunebench.evaluate import losses
+from prunebench.evaluation.perplexity import losses
+from prunebench.models import folders, shapes
 from prunebench.profiling.memory import watch
-from prunebench.saliency import channel_saliency, sides_of
-from prunebench.structure import Decision
-from prunebench.surgery import slice_model
-from prunebench.tuning.lora import attach
-from prunebench.tuning.settings import Tuning
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.saliency import channel_saliency, sides_of
+from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import slice_model
+from prunebench.recovery.lora import attach
+from prunebench.recovery.settings import Tuning
 
 PYTHIA = {"name": "pythia-70m", "kind": "hub", "id": "EleutherAI/pythia-70m"}
 CAMPAIGN = {
@@ -88,9 +89,9 @@ def test_bytes_on_disk_are_those_of_a_saved_model(tmp_path, tokenizer, keep):
     dense = count(model, 4)
     units = {f"layers.{i}.neurons": tuple(range(8 * keep)) for i in range(3)}
     uniform = slice_model(model, Decision(units))
-    models.save(model, tokenizer, tmp_path / "m", uniform=uniform)
+    folders.save(model, tokenizer, tmp_path / "m", uniform=uniform)
     kept = count(model, 4).parameters / dense.parameters
-    on_disk = sum(path.stat().st_size for path in models.weight_files(tmp_path / "m"))
+    on_disk = sum(path.stat().st_size for path in folders.weight_files(tmp_path / "m"))
     assert on_disk == pytest.approx(kept * dense.weight_bytes, rel=0.01)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from prunebench.context import Context
-from prunebench.structure import Decision
+from prunebench.plugins.context import Context
+from prunebench.pruning.structure import Decision
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:

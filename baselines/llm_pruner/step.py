@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from prunebench.architectures import structures_of
 from prunebench.profiling.sizes import resident_bytes
-from prunebench.saliency import channel_saliency, sides_of
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.saliency import channel_saliency, sides_of
 
 
 def make_step(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.context import Context
-from prunebench.structure import Decision, Structure
+from prunebench.plugins.context import Context
+from prunebench.pruning.structure import Decision, Structure
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:

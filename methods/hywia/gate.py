@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from prunebench.saliency import Side
+from prunebench.pruning.saliency import Side
 
 from .fusion import Grains, Groups
 

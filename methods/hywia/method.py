@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.context import Context
-from prunebench.saliency import channel_saliency, sides_of, unit_scores
-from prunebench.selection import channel_counts
-from prunebench.structure import Decision, Structure
+from prunebench.plugins.context import Context
+from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
+from prunebench.pruning.selection import channel_counts
+from prunebench.pruning.structure import Decision, Structure
 
 from .fusion import (
     CLOSED_FORMS,

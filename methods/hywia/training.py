@@ -13,9 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
 from prunebench.errors import Failure
-from prunebench.saliency import CalibrationLoss, only_these_learn
-from prunebench.structure import Structure
-from prunebench.surgery import gated
+from prunebench.pruning.saliency import CalibrationLoss, only_these_learn
+from prunebench.pruning.structure import Structure
+from prunebench.pruning.surgery import gated
 
 from .fusion import Fusion
 from .gate import Gates

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import Invalid
-from prunebench.structure import Coupling, Structure
+from prunebench.pruning.structure import Coupling, Structure
 
 from .options import Formula
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from prunebench.context import Context
 from prunebench.errors import Unsupported
-from prunebench.structure import Decision, Structure
-from prunebench.tuning import (
+from prunebench.plugins.context import Context
+from prunebench.pruning.structure import Decision, Structure
+from prunebench.recovery import (
     Collator,
     Tuning,
     TuningData,
@@ -23,7 +23,7 @@ from prunebench.tuning import (
     merge,
     trainer,
 )
-from prunebench.tuning.lora import target_names
+from prunebench.recovery.lora import target_names
 
 from .importance import check_targets
 from .options import Options

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prunebench.errors import Invalid
-from prunebench.structure import Structure
+from prunebench.pruning.structure import Structure
 
 FLAVOURS: dict[str, dict[str, Any]] = {
     "code": {

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
 from prunebench.errors import Failure
-from prunebench.structure import Structure
-from prunebench.surgery import gated
+from prunebench.pruning.structure import Structure
+from prunebench.pruning.surgery import gated
 
 from .importance import unit_scores
 from .options import Options

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prunebench.architectures import structures_of
 from prunebench.errors import Invalid
-from prunebench.structure import Structure
-from prunebench.tuning import Tuning, attach
-from prunebench.tuning.lora import target_names
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.structure import Structure
+from prunebench.recovery import Tuning, attach
+from prunebench.recovery.lora import target_names
 
 from . import importance
 from .options import Formula

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from prunebench.errors import Failure
-from prunebench.structure import Decision, Structure
-from prunebench.surgery import logits, masked
+from prunebench.pruning.structure import Decision, Structure
+from prunebench.pruning.surgery import logits, masked
 
 from .sparsifier import HSM, Sparsifier
 

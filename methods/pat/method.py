@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from prunebench.context import Context
-from prunebench.protection import require
-from prunebench.selection import lowest
-from prunebench.structure import Decision
-from prunebench.surgery import logits
-from prunebench.tuning import Collator, Tuning, TuningData, attach, encode, fit, merge, trainer
+from prunebench.plugins.context import Context
+from prunebench.pruning.protection import require
+from prunebench.pruning.selection import lowest
+from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import logits
+from prunebench.recovery import Collator, Tuning, TuningData, attach, encode, fit, merge, trainer
 
 from .fold import check, fold
 from .options import Options

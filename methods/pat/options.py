@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prunebench.errors import Invalid
-from prunebench.tuning import Tuning
+from prunebench.recovery import Tuning
 
 FLAVOURS: dict[str, dict[str, Any]] = {
     "code": {

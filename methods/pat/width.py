@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunebench.errors import Invalid, Unsupported
-from prunebench.selection import TOLERANCE, Budget
+from prunebench.pruning.selection import TOLERANCE, Budget
 
 ALIGNMENTS = (64, 32, 16, 8, 4, 2, 1)
 """What hardware likes, best first."""

@@ -22,14 +22,15 @@ from typing import Any
 import torch
 import yaml
 
-from prunebench import plan
+from prunebench.campaign import specs
+from prunebench.campaign.config import Campaign, build
 from prunebench.claims.table import check_claims, step_path, write_table
-from prunebench.config import Campaign, build
 from prunebench.errors import Invalid
+from prunebench.files import read_yaml
 from prunebench.jobs import evaluate, profile, prune, work
-from prunebench.record import provenance, write_json, write_text
-from prunebench.results import write_record
-from prunebench.textfiles import read_yaml
+from prunebench.record.provenance import provenance
+from prunebench.results.assemble import write_record
+from prunebench.whole import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +77,15 @@ def parts(campaign: Campaign, device: str) -> Iterator[Part]:
         yield path, lambda e=entry, p=path: _attempt(_step(campaign, e), {}, p, device)
     cells = campaign.out / "cells"
     for cell in campaign.cells:
-        spec, path = plan.prune_spec(campaign, cell), cells / cell.path / "prune.json"
+        spec, path = specs.prune_spec(campaign, cell), cells / cell.path / "prune.json"
         yield path, lambda s=spec, p=path: _attempt(prune.prune, s, p, device)
-        spec, out = plan.evaluate_spec(campaign, cell), path.with_name("evaluate.json")
+        spec, out = specs.evaluate_spec(campaign, cell), path.with_name("evaluate.json")
         yield out, lambda s=spec, p=path, o=out: _attempt(evaluate.evaluate, s, o, device, p)
     for model in campaign.models if campaign.profile else ():
         for label in dict.fromkeys(row.pruned_as for row in campaign.rows.values()):
-            pruned = plan.profiled_cells(campaign, model, label)
+            pruned = specs.profiled_cells(campaign, model, label)
             inputs = [cells / cell.path / "prune.json" for cell in pruned]
-            spec, path = plan.profile_spec(campaign, model), campaign.out / "profiles" / model
+            spec, path = specs.profile_spec(campaign, model), campaign.out / "profiles" / model
             path = path / f"{label}.json"
             yield path, lambda s=spec, p=path, i=inputs: _attempt(profile.profile, s, p, device, *i)
 

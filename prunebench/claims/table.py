@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunebench.config import Campaign, Cell
+from prunebench.campaign.config import Campaign, Cell
 from prunebench.errors import Invalid
-from prunebench.record import read, write_json, write_text
+from prunebench.record.store import read
+from prunebench.whole import write_json, write_text
 
 STEP_FIGURES = ("memory_ratio", "throughput_ratio")
 HEADERS = ("Claim", "Source", "Published", "Measured", "Limit", "Goal", "Verdict")

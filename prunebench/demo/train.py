@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.demo.files import folder, sha256
 from prunebench.errors import Invalid
-from prunebench.tuning.template import prompt
+from prunebench.files import sha256
+from prunebench.recovery.template import prompt
+from prunebench.whole import whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,7 @@ def pretrain(
     texts = _read(root)
     recipe = RECIPE if steps is None else Recipe(steps=steps)
     before = torch.get_num_threads()
-    with folder(out, owned_by=LOG) as draft, torch.random.fork_rng(devices=[]):
+    with whole_folder(out, owned_by=LOG) as draft, torch.random.fork_rng(devices=[]):
         try:
             torch.set_num_threads(threads or before)
             torch.manual_seed(seed)
@@ -94,7 +95,7 @@ def pretrain(
 def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
     import torch
 
-    from prunebench.demo.tokenizer import make_tokenizer
+    from prunebench.models.word_tokenizer import make_tokenizer
 
     tokenizer = make_tokenizer(
         (text for rows in texts.values() for text in rows), max_length=recipe.max_positions

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from prunebench.demo import tasks, text
 from prunebench.demo.facts import World, make_world
-from prunebench.demo.files import folder, sha256
+from prunebench.files import sha256
+from prunebench.whole import whole_folder
 
 TRAIN_ROWS = 5000
 TEST_ROWS = 200
@@ -52,7 +53,7 @@ def write_world(root: Path, *, seed: int = 0) -> dict[str, str]:
     for name, make in tasks.TASKS.items():
         items = make(world, random.Random(f"{seed}/{name}"), fresh)
         files[f"zeroshot/{name}.jsonl"] = _jsonl(items)
-    with folder(root, owned_by=MANIFEST) as draft:
+    with whole_folder(root, owned_by=MANIFEST) as draft:
         for path, content in files.items():
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_text(content, encoding="utf-8", newline="\n")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunebench.config import Model, locate
+from prunebench.campaign.config import Model, locate
 from prunebench.errors import Invalid, Unsupported
-from prunebench.shapes import empty_model, make_config, shapes
+from prunebench.models.shapes import empty_model, make_config, shapes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -84,7 +84,7 @@ def lora_parameters(model: PreTrainedModel, settings: Any) -> int:
 
     Raises Invalid when the model has not the modules that `targets` names.
     """
-    from prunebench.tuning.lora import target_names
+    from prunebench.recovery.lora import target_names
 
     modules = [model.get_submodule(name) for name in target_names(model, settings)]
     return settings.rank * sum(m.in_features + m.out_features for m in modules)
@@ -105,7 +105,7 @@ def _config(entry: Model) -> PretrainedConfig:
     if entry.kind == "hub":
         by_id: Mapping[str, str] = {s.hub.lower(): name for name, s in shapes().items()}
         if entry.source.lower() not in by_id:
-            raise Unsupported(f"no shape is known for {entry.source} (prunebench/shapes.yaml)")
+            raise Unsupported(f"no shape is known for {entry.source} (prunebench/models/shapes.yaml)")
         return make_config(by_id[entry.source.lower()])
     return _config_of_folder(entry)
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunebench.data import corpora_of
 from prunebench.errors import Unsupported
 from prunebench.estimate.sizes import Sizes
-from prunebench.evaluate import TOKENS_PER_BATCH
+from prunebench.evaluation.perplexity import TOKENS_PER_BATCH
+from prunebench.text.source import corpora_of
 
 TRAINED_BYTES = 16
 """Of a trained parameter: fp32 value, gradient and AdamW's two moments."""

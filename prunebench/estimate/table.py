@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunebench.campaign_text import tuning_settings
-from prunebench.config import Campaign, Cell, build
+from prunebench.campaign.config import Campaign, Cell, build
+from prunebench.campaign.rows import Row
+from prunebench.campaign.settings import tuning_settings
 from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
 from prunebench.estimate.stages import Assumptions, Stage
-from prunebench.rows import Row
-from prunebench.textfiles import read_yaml
+from prunebench.files import read_yaml
 
 GIB, GB = 2**30, 1e9
 CARDS_GIB = {24: 22.5, 40: 38.5, 48: 46.5, 80: 78.0, 141: 139.0}

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from prunebench.devices import reserved, thread_limits
 from prunebench.errors import Unsupported
-from prunebench.record import write_json
+from prunebench.whole import write_json
 
 
 def run(

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prunebench.data import text_digest
 from prunebench.errors import Failure, Invalid, Unsupported
-from prunebench.evaluate import perplexity
+from prunebench.evaluation.perplexity import perplexity
+from prunebench.evaluation.protocols import Protocol
 from prunebench.jobs import work
-from prunebench.protocols import Protocol
-from prunebench.record import provenance
+from prunebench.record.provenance import provenance
+from prunebench.text.source import text_digest
 
 RANDOM = {"status": "skipped", "reason": "random weights"}
 
@@ -33,7 +33,7 @@ def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str
         return {**perplexity(model, tokenizer, rows, protocol), "data_sha256": text_digest(rows)}
 
     if spec["zeroshot"] is not None:
-        from prunebench.zeroshot import harness  # noqa: F401  an import is no work on the model
+        from prunebench.evaluation.zeroshot import harness  # noqa: F401  an import is no work on the model
 
     start_s = time.perf_counter()
     figures = {p.key: part(lambda p=p: measure(p)) for p in protocols}
@@ -63,7 +63,7 @@ def zeroshot(
     settings = spec["zeroshot"]
     if settings is None:
         raise Unsupported("the campaign asks for no zero-shot suite")
-    from prunebench import zeroshot as suite
+    from prunebench.evaluation import zeroshot as suite
 
     return suite.evaluate(
         model,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prunebench.config import locate
+from prunebench.campaign.config import locate
 from prunebench.jobs import work
 from prunebench.profiling import Point, measure
-from prunebench.record import provenance
+from prunebench.record.provenance import provenance
 
 DENSE = "dense"
 """Name of the unpruned model within the series; the other names are paths of input files."""

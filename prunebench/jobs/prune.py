@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 
-from prunebench import models
-from prunebench.architectures import structures_of
-from prunebench.calibration import calibration_tokens
-from prunebench.campaign_text import tuning_records, tuning_settings
-from prunebench.context import Context
-from prunebench.cost import meter
+from prunebench.campaign.settings import tuning_records, tuning_settings
 from prunebench.errors import Failure, Invalid
 from prunebench.jobs import work
-from prunebench.plugins import Plugin, discover
-from prunebench.record import provenance, write_text
-from prunebench.selection import TOLERANCE, Budget
-from prunebench.structure import Decision, Structure
-from prunebench.surgery import count_decoder_parameters, count_parameters, cut
+from prunebench.models import folders
+from prunebench.plugins.context import Context
+from prunebench.plugins.discovery import Plugin, discover
+from prunebench.profiling.cost import meter
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.structure import Decision, Structure
+from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut
+from prunebench.record.provenance import provenance
+from prunebench.text.calibration import calibration_tokens
+from prunebench.whole import write_text
 
 VERIFY_TOKENS = (2, 32)
 USED_CALIBRATION = "used calibration"
@@ -150,7 +151,7 @@ def export(
     loader = "transformers"
     if changed:
         text = decision.to_json()
-        loader = models.save(model, tokenizer, cell / "model", uniform=uniform, decision=text)
+        loader = folders.save(model, tokenizer, cell / "model", uniform=uniform, decision=text)
     return {"status": "ok", "loadable_by": loader, "path": "model" if changed else None}
 
 
@@ -199,7 +200,7 @@ def model_facts(
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters_dense": dense,
         "parameters": count_parameters(model),
-        "weights_sha256": models.weights_digest(folder) if folder else None,
+        "weights_sha256": folders.weights_digest(folder) if folder else None,
     }
 
 

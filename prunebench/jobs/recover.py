@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from prunebench import models, tuning
-from prunebench.campaign_text import tuning_records, tuning_settings
-from prunebench.cost import meter
+from prunebench import recovery
+from prunebench.campaign.settings import tuning_records, tuning_settings
 from prunebench.jobs import work
-from prunebench.record import provenance
+from prunebench.models import folders
+from prunebench.profiling.cost import meter
+from prunebench.record.provenance import provenance
 
 
 def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
     cell = arguments.out.parent
     with meter(arguments.device) as cost:
-        model, report = tuning.recover(
+        model, report = recovery.recover(
             model,
             tokenizer,
             tuning_records(spec["recovery"], work.data_source(spec)),
@@ -34,9 +35,9 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     exported, digest = pruned["export"], None
     if spec["model"]["kind"] != "random":
         uniform = exported["loadable_by"] == "transformers"
-        loader = models.save(model, tokenizer, cell / "model", uniform=uniform)
+        loader = folders.save(model, tokenizer, cell / "model", uniform=uniform)
         exported = {**exported, "loadable_by": loader, "path": "model"}
-        digest = models.weights_digest(cell / "model")
+        digest = folders.weights_digest(cell / "model")
     return {
         "model": {**pruned["model"], "weights_sha256": digest},
         "export": exported,

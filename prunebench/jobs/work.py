@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from prunebench.config import DEMO_ROOT, locate
-from prunebench.data import Source, open_source
+from prunebench.campaign.config import DEMO_ROOT, locate
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
-from prunebench.record import write_json
+from prunebench.text.source import Source, open_source
+from prunebench.whole import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,7 +75,7 @@ def load_original(
     model: Mapping[str, Any], device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
-    from prunebench.models import load
+    from prunebench.models.folders import load
 
     if model["kind"] == "random":
         return _make_random(model, device)
@@ -91,7 +91,7 @@ def load_original(
 def _make_random(
     model: Mapping[str, Any], device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from prunebench.shapes import byte_tokenizer, make_config, random_model
+    from prunebench.models.shapes import byte_tokenizer, make_config, random_model
 
     config = make_config(model["source"], model["overrides"])
     tokenizer = byte_tokenizer(config)
@@ -106,15 +106,15 @@ def load_stage(
 
     Random weights are never saved: they are made anew and cut as the earlier job decided.
     """
-    from prunebench.models import load
+    from prunebench.models.folders import load
 
     export, folder = read_stage(path)["export"], stage_folder(path)
     if folder is not None:
         return load(folder, dtype=resolve_dtype(model["dtype"], device), device=device)
     original, tokenizer = load_original(model, device)
     if export.get("decision"):
-        from prunebench.structure import Decision
-        from prunebench.surgery import slice_model
+        from prunebench.pruning.structure import Decision
+        from prunebench.pruning.surgery import slice_model
 
         file = path.parent / export["decision"]
         slice_model(original, Decision.from_json(file.read_text(encoding="utf-8"), where=file))

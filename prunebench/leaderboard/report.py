@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench import record
 from prunebench.garbage import no_collection
-from prunebench.leaderboard import exports, markdown, page, paper_tables, plots
-from prunebench.leaderboard.claims import Judged, judge_claims
-from prunebench.leaderboard.collect import Collected, Problem, collect
-from prunebench.leaderboard.facts import Facts, gather
-from prunebench.leaderboard.fronts import make_fronts
-from prunebench.leaderboard.sections import make_sections, rank_table
-from prunebench.leaderboard.statistics import average_ranks, summarise
-from prunebench.leaderboard.tables import Section, Table
-from prunebench.leaderboard.verdicts import Verdict, judge
+from prunebench.leaderboard.numbers.collect import Collected, Problem, collect
+from prunebench.leaderboard.numbers.statistics import average_ranks, summarise
+from prunebench.leaderboard.papers.claims import Judged, judge_claims
+from prunebench.leaderboard.papers.verdicts import Verdict, judge
+from prunebench.leaderboard.views import exports, markdown, page, paper_tables, plots
+from prunebench.leaderboard.views.facts import Facts, gather
+from prunebench.leaderboard.views.fronts import make_fronts
+from prunebench.leaderboard.views.sections import make_sections, rank_table
+from prunebench.leaderboard.views.tables import Section, Table
+from prunebench.whole import write_bytes, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prunebench.papers import Paper
+    from prunebench.leaderboard.papers.published import Paper
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def _write(report: Report, out: Path) -> None:
         "failures.md": markdown.failures(report),
     }
     for name, text in texts.items():
-        record.write_text(out / name, text)
-    record.write_bytes(out / "leaderboard.parquet", exports.parquet_bytes(leaderboard))
+        write_text(out / name, text)
+    write_bytes(out / "leaderboard.parquet", exports.parquet_bytes(leaderboard))
     drawn = dict(plots.plot_files(make_fronts(collected, summary)))
     for name, content in drawn.items():
-        record.write_bytes(out / "plots" / name, content)
+        write_bytes(out / "plots" / name, content)
     (out / "plots").mkdir(exist_ok=True)
     _remove_others(out / "plots", drawn)
-    record.write_text(out / "index.html", page.render(report))
+    write_text(out / "index.html", page.render(report))
 
 
 def _remove_others(folder: Path, kept: Collection[str]) -> None:

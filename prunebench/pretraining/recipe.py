@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prunebench.data import CORPORA
 from prunebench.errors import Invalid
-from prunebench.plugins import check_schema
-from prunebench.textfiles import read_yaml
+from prunebench.files import read_yaml
+from prunebench.plugins.discovery import check_schema
+from prunebench.text.source import CORPORA
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "pretrain.schema.yaml"
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.data import open_source, text_digest
 from prunebench.errors import Invalid
 from prunebench.pretraining.recipe import Recipe
-from prunebench.record import write_text
+from prunebench.text.source import open_source, text_digest
+from prunebench.whole import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

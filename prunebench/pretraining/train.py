@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,11 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.demo.files import folder
 from prunebench.pretraining.loop import cosine, fit, make_optimizer
 from prunebench.pretraining.recipe import Recipe, Training
 from prunebench.pretraining.text import Prepared, prepare
 from prunebench.profiling.device import describe
+from prunebench.whole import whole_file, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> dict[s
     Raises Invalid where text is missing or `out` holds other files.
     """
     work = out.with_name(out.name + ".work")
-    with folder(out, owned_by=LOG) as draft:
+    with whole_folder(out, owned_by=LOG) as draft:
         prepared = prepare(recipe, work / "text")
         run = Run(recipe, prepared, work / "state.safetensors", torch.device(device), seed)
         run.train()
@@ -116,9 +115,8 @@ class Run:
                 tensors[f"optimizer/{i}/{key}"] = value
         keys = ("steps", "spent_s", "resumed", "curve")
         facts = {key: json.dumps(getattr(self, key)) for key in keys}
-        partial = self.state.with_name(f".{self.state.name}.{os.getpid()}.partial")
-        save_file({n: t.contiguous() for n, t in tensors.items()}, partial, metadata=facts)
-        os.replace(partial, self.state)
+        with whole_file(self.state) as draft:
+            save_file({n: t.contiguous() for n, t in tensors.items()}, draft, metadata=facts)
 
     def report(self) -> dict[str, Any]:
         """The training log."""

@@ -13,9 +13,10 @@ import time
 import pytest
 from conftest import make_tiny
 
-from prunebench import jobs, models
+from prunebench import jobs
 from prunebench.jobs import evaluate, profile, prune, recover, work
-from prunebench.surgery import count_parameters
+from prunebench.models import folders
+from prunebench.pruning.surgery import count_parameters
 
 SPEC = {
     "sparsity": 0.2,
@@ -51,7 +52,7 @@ def world(tmp_path_factory, tokenizer):
     text = "\n".join(json.dumps(entry) for entry in records)
     (root / "alpaca" / "train.jsonl").write_text(text)
     model = make_tiny(intermediate_size=96)
-    models.save(model, tokenizer, root / "original", uniform=True)
+    folders.save(model, tokenizer, root / "original", uniform=True)
     entry = {"name": "t", "kind": "local", "source": str(root / "original"), "revision": None}
     entry |= {"dtype": "auto", "trust_remote_code": False}
     return {**SPEC, "model": entry, "data_root": str(root)}
@@ -87,9 +88,9 @@ def test_a_cell_from_model_to_perplexity(world, tmp_path):
     assert pruned["status"] == "ok", pruned["reason"]
     assert pruned["sparsity"]["within_tolerance"] and pruned["verify"]["passed"]
     assert pruned["verify"]["masked_minus_dense"] > 0
-    model, _ = models.load(tmp_path / "model")
+    model, _ = folders.load(tmp_path / "model")
     assert count_parameters(model) == pruned["model"]["parameters"]
-    assert pruned["model"]["weights_sha256"] == models.weights_digest(tmp_path / "model")
+    assert pruned["model"]["weights_sha256"] == folders.weights_digest(tmp_path / "model")
     protocol = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
     spec = {**world, "perplexity": [protocol], "zeroshot": None}
     figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
@@ -103,14 +104,14 @@ TUNING = {"instructions": "alpaca", "tokens": 6000, "batch": 8, "micro_batch": 8
 
 def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
     """Scored on calibration text, tuned on the budget, measured beside the dense model."""
-    from prunebench.plugins import discover
+    from prunebench.plugins.discovery import discover
 
     params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
     spec = {**world, "method": "llm_pruner", "params": params}
     pruned = attempt(prune.prune, spec, tmp_path / "pruned" / "prune.json")
     assert pruned["status"] == "ok", pruned["reason"]
     assert pruned["used_calibration"] and pruned["cost"]["backward_tokens"] == 4 * 16
-    before = models.weights_digest(tmp_path / "pruned" / "model")
+    before = folders.weights_digest(tmp_path / "pruned" / "model")
     spec = {**world, "recovery": TUNING}
     stage = tmp_path / "pruned" / "prune.json"
     tuned = attempt(recover.recover, spec, tmp_path / "tuned" / "recover.json", stage)
@@ -120,7 +121,7 @@ def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
     assert tuned["model"]["parameters"] == pruned["model"]["parameters"]
     assert tuned["model"]["weights_sha256"] != before
     assert (
-        count_parameters(models.load(tmp_path / "tuned" / "model")[0])
+        count_parameters(folders.load(tmp_path / "tuned" / "model")[0])
         < pruned["model"]["parameters_dense"]
     )
     points = {"points": [{"batch": 1, "prompt": 8, "new": 2}], "repeats": 6}
@@ -135,13 +136,13 @@ def test_the_same_seed_gives_the_same_decision_and_another_one_another(world, tm
     for run, seed in enumerate((0, 0, 1)):
         out = tmp_path / str(run) / "prune.json"
         assert attempt(prune.prune, {**world, "seed": seed}, out)["status"] == "ok"
-        kept.append(models.describe(out.parent / "model")["decision"]["keep"])
+        kept.append(folders.describe(out.parent / "model")["decision"]["keep"])
     assert kept[0] == kept[1] != kept[2]
 
 
 def test_a_matched_control_keeps_as_many_units_of_each_structure(world, tmp_path):
     """Ranked globally by norm, then the same counts at random: another choice, the same profile."""
-    from prunebench.plugins import discover
+    from prunebench.plugins.discovery import discover
 
     params = discover()["magnitude"].params({"scope": "global", "protect_last": 1}, where="test")
     spec = {**world, "method": "magnitude", "params": params}
@@ -154,7 +155,7 @@ def test_a_matched_control_keeps_as_many_units_of_each_structure(world, tmp_path
     assert len({s["kept"] for s in result["decision"].values() if s["kind"] == "neurons"}) > 1
     assert result["sparsity"]["achieved"] == target["sparsity"]["achieved"]
     kept = [
-        models.describe(tmp_path / name / "model")["decision"]["keep"]
+        folders.describe(tmp_path / name / "model")["decision"]["keep"]
         for name in ("target", "control")
     ]
     assert kept[0] != kept[1] and kept[0].keys() == kept[1].keys()
@@ -185,13 +186,13 @@ BAD_METHODS = {
     "raises": ("def prune(m, c): raise KeyError('lost')", "failed", "KeyError: 'lost'"),
     "returns nothing": ("def prune(m, c): pass", "failed", "returned NoneType, not a Decision"),
     "empties a structure": (
-        "from prunebench.structure import Decision\n"
+        "from prunebench.pruning.structure import Decision\n"
         "def prune(m, c): return Decision({'layers.0.heads': ()})",
         "failed",
         "the last unit of a structure must stay",
     ),
     "breaks weights": (
-        "from prunebench.structure import Decision\n"
+        "from prunebench.pruning.structure import Decision\n"
         "def prune(m, c):\n    m.lm_head.weight.data[0, 0] = float('inf')\n    return Decision({})",
         "failed",
         "not finite in lm_head.weight",
@@ -230,8 +231,8 @@ def test_a_bad_method_is_a_row_with_its_reason(world, tmp_path, name):
 
 
 def test_surgery_that_is_not_exact_fails_the_cell(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("prunebench.surgery._shrink", lambda *_: None)
-    monkeypatch.setattr("prunebench.surgery.refresh", lambda _: True)
+    monkeypatch.setattr("prunebench.pruning.surgery._shrink", lambda *_: None)
+    monkeypatch.setattr("prunebench.pruning.surgery.refresh", lambda _: True)
     result = attempt(prune.prune, world, tmp_path / "prune.json")
     assert result["status"] == "failed"
     assert "the sliced model differs from the masked one by" in result["reason"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prunebench.leaderboard import plots
+from prunebench.leaderboard.views import plots
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with everything that the page can show."""
-    from prunebench.leaderboard import plots
+    from prunebench.leaderboard.views import plots
 
     out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:

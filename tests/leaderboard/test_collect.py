@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from prunebench import record
 from prunebench.leaderboard import Problem, load
-from prunebench.leaderboard.collect import collect, missing_parts
-from prunebench.leaderboard.columns import titles
-from prunebench.leaderboard.quantities import Quantity, measurements
+from prunebench.leaderboard.numbers.collect import collect, missing_parts
+from prunebench.leaderboard.numbers.quantities import Quantity, measurements
+from prunebench.leaderboard.views.columns import titles
+from prunebench.record import store
 
 from . import factory
 
@@ -24,8 +24,8 @@ def of_kind(made: dict[str, Any], kind: str) -> list[Quantity]:
 
 def test_the_factorys_records_are_valid() -> None:
     for made in factory.campaign(seeds=1):
-        record.validate(made, "here")
-    record.validate(factory.lost(), "here")
+        store.validate(made, "here")
+    store.validate(factory.lost(), "here")
 
 
 # --- what may share a column ---------------------------------------------------------------------
@@ -213,8 +213,8 @@ def test_what_deserves_no_mark(part: str, value: dict[str, Any]) -> None:
 
 def test_load_names_what_it_cannot_read(tmp_path: Path) -> None:
     good, bad = tmp_path / "a" / "record.json", tmp_path / "b" / "record.json"
-    record.write(good, factory.record())
-    record.write(bad, factory.record())
+    store.write(good, factory.record())
+    store.write(bad, factory.record())
     bad.write_text(bad.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     records, problems = load([bad, good, tmp_path / "absent.json"], root=tmp_path)
     assert records == [factory.record()]
@@ -231,7 +231,7 @@ def test_missing_parts_are_found_wherever_they_are() -> None:
     made["profile"]["points"][0] = {"name": "p", "batch": 1, "prompt": 1, "new": 1} | lost
     made["cost"]["recover"] = lost
     made["leak"] = None
-    record.validate(made, "here")
+    store.validate(made, "here")
     assert list(missing_parts(made)) == [
         (
             "perplexity ppl/wikitext2-128",

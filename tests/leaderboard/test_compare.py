@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.leaderboard import analyse, side_by_side
-from prunebench.leaderboard.compare import compare
-from prunebench.leaderboard.show import record_text
+from prunebench.leaderboard.views.compare import compare
+from prunebench.leaderboard.views.show import record_text
 
 from . import factory
 

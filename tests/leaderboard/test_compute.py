@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard.collect import collect
-from prunebench.leaderboard.sections import make_sections
-from prunebench.leaderboard.statistics import summarise
-from prunebench.leaderboard.tables import Table
+from prunebench.leaderboard.numbers.collect import collect
+from prunebench.leaderboard.numbers.statistics import summarise
+from prunebench.leaderboard.views.sections import make_sections
+from prunebench.leaderboard.views.tables import Table
 
 from . import factory
 

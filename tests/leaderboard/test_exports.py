@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prunebench.leaderboard import terminal
-from prunebench.leaderboard.terminal import fit
+from prunebench.leaderboard.views.terminal import fit, terminal
 
 from . import factory
 from .views import small, written

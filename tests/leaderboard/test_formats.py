@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from prunebench.leaderboard import formats
+from prunebench.leaderboard.views import formats
 
 NAN = math.nan
 

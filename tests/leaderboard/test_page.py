@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from prunebench.leaderboard import Problem, build
-from prunebench.leaderboard.page import parts, sort_value
-from prunebench.leaderboard.page.data import drawable, thinned
+from prunebench.leaderboard.views.page import parts, sort_value
+from prunebench.leaderboard.views.page.data import drawable, thinned
 
 from . import factory
 

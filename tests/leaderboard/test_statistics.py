@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prunebench.leaderboard.collect import collect
-from prunebench.leaderboard.statistics import average_ranks, leader_ranks, summarise
+from prunebench.leaderboard.numbers.collect import collect
+from prunebench.leaderboard.numbers.statistics import average_ranks, leader_ranks, summarise
 
 from . import factory
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from prunebench import selection
 from prunebench.leaderboard import build
-from prunebench.leaderboard.collect import collect
-from prunebench.leaderboard.statistics import summarise
-from prunebench.leaderboard.verdicts import SPARSITY_TOLERANCE, Verdict, judge
-from prunebench.papers import Claim, Paper, Published, Rule, Side
+from prunebench.leaderboard.numbers.collect import collect
+from prunebench.leaderboard.numbers.statistics import summarise
+from prunebench.leaderboard.papers.published import Claim, Paper, Published, Rule, Side
+from prunebench.leaderboard.papers.verdicts import SPARSITY_TOLERANCE, Verdict, judge
+from prunebench.pruning import selection
 
 from . import factory
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from prunebench.architectures import structures_of
-from prunebench.calibration import calibration_tokens
-from prunebench.context import Context
-from prunebench.cost import Cost
-from prunebench.plugins import discover
-from prunebench.protection import unprotected
-from prunebench.saliency import Side, channel_saliency, channel_sums, sides_of
-from prunebench.selection import Budget
-from prunebench.structure import Coupling, Structure
+from prunebench.plugins.context import Context
+from prunebench.plugins.discovery import discover
+from prunebench.profiling.cost import Cost
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.protection import unprotected
+from prunebench.pruning.saliency import Side, channel_saliency, channel_sums, sides_of
+from prunebench.pruning.selection import Budget
+from prunebench.pruning.structure import Coupling, Structure
+from prunebench.text.calibration import calibration_tokens
 
 PLUGINS = discover()
 PRUNE = PLUGINS["hywia"].load()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from conftest import make_tiny
 
-from prunebench.architectures import structures_of
-from prunebench.plugins import discover
-from prunebench.structure import Decision
-from prunebench.tuning import Tuning, attach
+from prunebench.plugins.discovery import discover
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.structure import Decision
+from prunebench.recovery import Tuning, attach
 
 PLUGIN = discover()["pat"]
 PRUNE = PLUGIN.load()

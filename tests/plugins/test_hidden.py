@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import make_tiny
 
-from prunebench import models
-from prunebench.architectures import structures_of
-from prunebench.context import Context
-from prunebench.cost import Cost
-from prunebench.plugins import discover
-from prunebench.selection import Budget
-from prunebench.surgery import count_parameters, cut, logits
+from prunebench.models import folders
+from prunebench.plugins.context import Context
+from prunebench.plugins.discovery import discover
+from prunebench.profiling.cost import Cost
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import Budget
+from prunebench.pruning.surgery import count_parameters, cut, logits
 
 TOKENS = torch.randint(258, (3, 21), generator=torch.Generator().manual_seed(1))
 METHODS = {
@@ -64,7 +64,7 @@ def test_a_quarter_of_the_width_leaves(method, family, tokenizer, tmp_path):
     verification, uniform = cut(model, decision, TOKENS)
     assert verification.passed and verification.masked_minus_dense > 1e-3
     assert abs(1 - count_parameters(model) / before - 0.25) <= 0.005
-    assert models.save(model, tokenizer, tmp_path / "model", uniform=uniform) == "transformers"
+    assert folders.save(model, tokenizer, tmp_path / "model", uniform=uniform) == "transformers"
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert torch.equal(logits(again, TOKENS), logits(model, TOKENS))
 

@@ -11,11 +11,11 @@ from hywia_toy import PLUGINS, PRUNE, WIDE, context
 from prunebench_plugin_hywia import method as method_module
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.architectures import structures_of
 from prunebench.errors import Failure, Unsupported
-from prunebench.protection import unprotected
-from prunebench.selection import TOLERANCE, Budget, channel_counts
-from prunebench.surgery import count_parameters, cut, logits
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.protection import unprotected
+from prunebench.pruning.selection import TOLERANCE, Budget, channel_counts
+from prunebench.pruning.surgery import count_parameters, cut, logits
 
 LLM_PRUNER = PLUGINS["llm_pruner"].load()
 FUSIONS = ["gate", "mean", "softmax", "fine", "coarse", "fixed"]

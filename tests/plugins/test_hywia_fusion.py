@@ -17,7 +17,7 @@ from prunebench_plugin_hywia.fusion import (
 from prunebench_plugin_hywia.gate import HIDDEN, Gates
 from torch import nn
 
-from prunebench.saliency import Side
+from prunebench.pruning.saliency import Side
 
 TOY = torch.tensor([[1, -1], [0.5, 0.5], [2, -1]])
 LAYER = "model.layers.1."

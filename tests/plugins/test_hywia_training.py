@@ -11,8 +11,8 @@ from prunebench_plugin_hywia.fusion import Fusion
 from prunebench_plugin_hywia.gate import Gates
 from prunebench_plugin_hywia.training import Training, hard_gates, soft_gates, soft_top_k, train
 
-from prunebench.cost import Cost
 from prunebench.errors import Failure
+from prunebench.profiling.cost import Cost
 
 QUICK = {"steps": 12, "batch": 4, "rate": 0.03, "temperature": 0.5, "seed": 0}
 

@@ -9,15 +9,15 @@ import torch
 from conftest import make_tiny
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.architectures import structures_of
-from prunebench.calibration import calibration_tokens
-from prunebench.context import Context
-from prunebench.cost import Cost
 from prunebench.errors import Invalid, Unsupported
-from prunebench.plugins import discover
-from prunebench.protection import unprotected
-from prunebench.selection import TOLERANCE, Budget, channel_counts
-from prunebench.surgery import count_parameters, cut, logits
+from prunebench.plugins.context import Context
+from prunebench.plugins.discovery import discover
+from prunebench.profiling.cost import Cost
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.protection import unprotected
+from prunebench.pruning.selection import TOLERANCE, Budget, channel_counts
+from prunebench.pruning.surgery import count_parameters, cut, logits
+from prunebench.text.calibration import calibration_tokens
 
 PLUGIN = discover()["llm_pruner"]
 PRUNE = PLUGIN.load()

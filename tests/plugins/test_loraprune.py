@@ -10,15 +10,15 @@ import torch
 from conftest import make_tiny
 from peft.tuners.lora import LoraLayer
 
-from prunebench.architectures import structures_of
-from prunebench.context import Context
-from prunebench.cost import Cost
 from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.jobs.prune import prune as prune_job
-from prunebench.plugins import discover
-from prunebench.selection import TOLERANCE, Budget
-from prunebench.surgery import count_parameters, cut, logits, masked
-from prunebench.tuning import Tuning
+from prunebench.plugins.context import Context
+from prunebench.plugins.discovery import discover
+from prunebench.profiling.cost import Cost
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.surgery import count_parameters, cut, logits, masked
+from prunebench.recovery import Tuning
 
 PLUGIN = discover()["loraprune"]
 PRUNE = PLUGIN.load()
@@ -173,7 +173,7 @@ def test_open_gates_change_nothing(tokenizer, tmp_path):
     """Before its first event a run is plain LoRA tuning, and so is one without a target."""
     model, decision, ctx = run(tokenizer, tmp_path, sparsity=0.0)
     assert decision.keep == {} and ctx.notes["mask_history"] == []
-    from prunebench.tuning import recover
+    from prunebench.recovery import recover
 
     plain, _ = recover(
         model_of(), tokenizer, RECORDS, ctx.tuning()[1], workdir=tmp_path, seed=0, device="cpu"

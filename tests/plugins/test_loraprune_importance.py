@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from prunebench.plugins import discover
+from prunebench.plugins.discovery import discover
 
 discover()["loraprune"].load()
 from prunebench_plugin_loraprune import importance  # noqa: E402

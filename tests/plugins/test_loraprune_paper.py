@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunebench.papers import read_published
-from prunebench.plugins import discover
+from prunebench.leaderboard.papers.published import read_published
+from prunebench.plugins.discovery import discover
 
 NUMBERS = read_published(discover()["loraprune"].folder / "paper.yaml")
 TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prunebench.architectures import structures_of
 from prunebench.errors import Invalid
-from prunebench.plugins import discover
-from prunebench.selection import Budget, lowest, select
-from prunebench.surgery import count_parameters, slice_model
+from prunebench.plugins.discovery import discover
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import Budget, lowest, select
+from prunebench.pruning.surgery import count_parameters, slice_model
 
 PLUGIN = discover()["loraprune"]
 PLUGIN.load()

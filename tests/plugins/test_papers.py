@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from prunebench.errors import Invalid
-from prunebench.papers import read_paper, read_published
-from prunebench.plugins import discover
+from prunebench.leaderboard.papers.published import read_paper, read_published
+from prunebench.plugins.discovery import discover
 
 PAPERS = {n: p.folder / "paper.yaml" for n, p in discover().items()}
 PAPERS = {name: path for name, path in PAPERS.items() if path.is_file()}

@@ -10,14 +10,14 @@ import torch
 from pat_toy import FAMILIES, PLUGIN, PRUNE, TOKENS, family
 from peft.tuners.lora import LoraLayer
 
-from prunebench.architectures import structures_of
-from prunebench.context import Context
-from prunebench.cost import Cost
 from prunebench.errors import Failure, Invalid
 from prunebench.jobs.prune import prune as prune_job
-from prunebench.selection import Budget
-from prunebench.surgery import count_parameters, cut, logits
-from prunebench.tuning import Tuning
+from prunebench.plugins.context import Context
+from prunebench.profiling.cost import Cost
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import Budget
+from prunebench.pruning.surgery import count_parameters, cut, logits
+from prunebench.recovery import Tuning
 
 import prunebench_plugin_pat.method as method  # isort: skip
 import prunebench_plugin_pat.steering as steering  # isort: skip

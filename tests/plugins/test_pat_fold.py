@@ -8,12 +8,13 @@ from conftest import make_tiny
 from pat_toy import FAMILIES, TOKENS, family, harden, meta_llama, scramble, sparsifier_of, tuned
 from torch import nn
 
-from prunebench import models, surgery
-from prunebench.architectures import structures_of
 from prunebench.errors import Failure
-from prunebench.structure import Decision
-from prunebench.surgery import count_parameters, cut, logits, slice_model
-from prunebench.tuning import merge
+from prunebench.models import folders
+from prunebench.pruning import surgery
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import count_parameters, cut, logits, slice_model
+from prunebench.recovery import merge
 
 from prunebench_plugin_pat.fold import check, fold  # isort: skip
 from prunebench_plugin_pat.sparsifier import HSM  # isort: skip
@@ -147,7 +148,7 @@ def test_t13_the_saved_model_is_an_ordinary_one(name, kept, tokenizer, tmp_path)
     sparsifier.detach(model)
     fold(model, sparsifier)
     uniform = slice_model(model, decision)
-    loader = models.save(model, tokenizer, tmp_path / "model", uniform=uniform)
+    loader = folders.save(model, tokenizer, tmp_path / "model", uniform=uniform)
     if name == "llama-tied-biases" and kept == 22:  # see test_pat_width.py
         assert loader == "prunebench"
         return

@@ -18,8 +18,8 @@ from pat_toy import (
 from torch import nn
 
 from prunebench.errors import Invalid
-from prunebench.surgery import count_parameters, logits
-from prunebench.tuning import Tuning
+from prunebench.pruning.surgery import count_parameters, logits
+from prunebench.recovery import Tuning
 
 from prunebench_plugin_pat.losses import bimodal_loss, count_loss, identity_loss  # isort: skip
 from prunebench_plugin_pat.schedule import Schedule, mask_rate, soft_gate  # isort: skip

@@ -7,8 +7,8 @@ from statistics import mean
 
 import pytest
 
-from prunebench.papers import read_published
-from prunebench.plugins import discover
+from prunebench.leaderboard.papers.published import read_published
+from prunebench.plugins.discovery import discover
 
 PUBLISHED = read_published(discover()["pat"].folder / "paper.yaml")
 

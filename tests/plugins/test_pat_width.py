@@ -8,9 +8,9 @@ from conftest import make_tiny
 from pat_toy import PLUGIN  # noqa: F401 (makes the plugin's modules importable)
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from prunebench.architectures import structures_of
 from prunebench.errors import Invalid, Unsupported
-from prunebench.selection import TOLERANCE, Budget
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import TOLERANCE, Budget
 
 from prunebench_plugin_pat.width import choose_width, refusal  # isort: skip
 

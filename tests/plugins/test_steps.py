@@ -7,7 +7,7 @@ import torch
 from conftest import make_tiny
 
 from prunebench.errors import Invalid, Unsupported
-from prunebench.plugins import discover
+from prunebench.plugins.discovery import discover
 
 
 def step(plugin, **options):

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY, make_tiny
 
-from prunebench import models, record
+from prunebench.models import folders
+from prunebench.record import store
 
 CAMPAIGN = {
     "name": "toy",
@@ -41,7 +42,7 @@ BAD = "def prune(model, ctx):\n    raise ValueError('the paper | did not say\\nh
 @pytest.fixture
 def place(tmp_path, tokenizer):
     """A folder with a model, a corpus, a plugin and a campaign, as a user would have them."""
-    models.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
+    folders.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
     (tmp_path / "data" / "newswire").mkdir(parents=True)
     text = "\n".join(f"item {i}: something happened somewhere" for i in range(60))
     (tmp_path / "data" / "newswire" / "test.txt").write_text(text)
@@ -84,7 +85,7 @@ def jobs_of(output):
 
 def cell(place, label, sparsity="0.3"):
     folder = place / "results" / "toy" / "cells" / "tiny" / label / sparsity / "seed0"
-    return record.read(folder / "record.json")
+    return store.read(folder / "record.json")
 
 
 @pytest.mark.timeout(900)

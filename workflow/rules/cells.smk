@@ -18,7 +18,7 @@ rule prune:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: plan.prune_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -39,7 +39,7 @@ rule recover:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: plan.recover_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)),
     shell:
         "prunebench recover {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -60,7 +60,7 @@ rule evaluate:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: plan.evaluate_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)),
     shell:
         "prunebench evaluate {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -81,7 +81,7 @@ rule profile:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: plan.profile_spec(campaign, wildcards.model),
+        spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"

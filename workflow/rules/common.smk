@@ -42,16 +42,16 @@ def pruned(wildcards):
 
 
 def matched(wildcards):
-    cell = plan.matched_cell(campaign, cell_of(wildcards))
+    cell = specs.matched_cell(campaign, cell_of(wildcards))
     return [] if cell is None else [OUT / "cells" / cell.path / "prune.json"]
 
 
 def stage(wildcards):
-    return OUT / "cells" / plan.stage(campaign, cell_of(wildcards))
+    return OUT / "cells" / specs.stage(campaign, cell_of(wildcards))
 
 
 def profiled(wildcards):
-    cells = plan.profiled_cells(campaign, wildcards.model, wildcards.label)
+    cells = specs.profiled_cells(campaign, wildcards.model, wildcards.label)
     return [OUT / "cells" / cell.path / "prune.json" for cell in cells]
 
 

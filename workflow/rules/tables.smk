@@ -11,7 +11,7 @@ rule leak:
         OUT / "leak.log",
     params:
         folder=OUT,
-        texts=lambda wildcards: plan.leak_spec(campaign),
+        texts=lambda wildcards: specs.leak_spec(campaign),
     shell:
         "prunebench leak {params.folder} 2> {log}"
 

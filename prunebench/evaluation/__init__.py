@@ -1,0 +1,1 @@
+"""Quality: perplexity protocols, and zero-shot accuracy through lm-eval."""

@@ -1,0 +1,227 @@
+"""Zero-shot accuracy of one model on one suite, as the `zeroshot` part of its record."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import Failure, Invalid
+from prunebench.evaluation.zeroshot import outcomes
+from prunebench.evaluation.zeroshot.suites import Suite, Task, load_suite
+
+log = logging.getLogger(__name__)
+
+ITEMS = "items.json.gz"
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    *,
+    suite: str,
+    source: Any,
+    device: str = "cpu",
+    batch_size: int | str = "auto",
+    limit: int | None = None,
+    workdir: Path,
+    dense_items: Path | None = None,
+) -> dict[str, Any]:
+    """Score a model in memory with lm-eval, 0-shot, and write its item outcomes.
+
+    `source` (text.source.Source) says where documents come from: the hub, or local files at
+    `source.task_file(name)`. `limit` takes the first documents of each task (of each subtask, where
+    a task is a group) and is recorded. The item outcomes go to `workdir/items.json.gz`; given the
+    dense model's as `dense_items`, each task is compared with it item by item.
+
+    A task that the source does not have is skipped with its reason, and then there is no mean: the
+    score of a suite is the mean of all its tasks. Raises Invalid for task files, limits or dense
+    outcomes that are wrong (before the model runs), and Failure when the hub cannot be reached.
+    """
+    plan = load_suite(suite)
+    settings = _settings(device, batch_size, limit)
+    dense = None if dense_items is None else _dense_outcomes(dense_items, plan, limit)
+    scored, skipped = _score(model, tokenizer, plan, source, settings)
+    items = _identity(plan, limit) | {"tasks": {name: scored[name][0] for name in scored}}
+    outcomes.write(items, workdir / ITEMS)
+    versus = outcomes.paired(dense, items) if dense is not None else {"tasks": {}, "mean": None}
+    tasks = {
+        task.name: _row(task, *scored[task.name], versus["tasks"].get(task.name))
+        if task.name in scored
+        else _skipped_row(task, skipped[task.name])
+        for task in plan.tasks
+    }
+    return _summary(plan, tasks, limit, versus["mean"])
+
+
+def _score(
+    model: Any, tokenizer: Any, plan: Suite, source: Any, settings: Mapping[str, Any]
+) -> tuple[dict[str, tuple[dict, dict]], dict[str, str]]:
+    """Item outcomes and lm-eval's metrics by task, and the reasons of the tasks left out."""
+    from prunebench.evaluation.zeroshot import tasks
+
+    ready, skipped = tasks.prepare(plan, source)
+    if not ready:
+        return {}, skipped
+    from prunebench.evaluation.zeroshot import harness
+
+    with harness.quiet(), tempfile.TemporaryDirectory(prefix="prunebench-") as folder:
+        ready, loaded = tasks.load(
+            ready, folder=Path(folder), skipped=skipped, limit=settings["limit"]
+        )
+        if not ready:
+            return {}, skipped
+        results, cut = harness.run(model, tokenizer, loaded, **settings)
+    return {entry.task.name: _outcome(entry, results, cut) for entry in ready}, skipped
+
+
+def _outcome(entry: Any, results: Mapping[str, Any], cut: set) -> tuple[dict, dict]:
+    """Item outcomes and lm-eval's metrics of one entry of a suite."""
+    _check_counts(entry, results["n-samples"])
+    name = entry.task.name
+    samples = [sample for part in entry.parts for sample in results["samples"][part.name]]
+    outcome = outcomes.task_outcomes(
+        samples, metric=entry.task.metric, version=results["versions"][name], cut=cut
+    )
+    if outcome["cut"]:
+        log.warning(
+            "%s: %d of %d items exceed the model's context: lm-eval cut them from the left",
+            name,
+            outcome["cut"],
+            outcome["items"],
+        )
+    return outcome, results["results"][name]
+
+
+def _row(
+    task: Task, outcome: Mapping[str, Any], metrics: Mapping[str, Any], versus: dict | None
+) -> dict[str, Any]:
+    value = _number(metrics, task.metric)
+    if value is None:
+        raise Failure(f"{task.name}: lm-eval reports no {task.metric}; its definition lacks it")
+    return {
+        "status": "ok",
+        "reason": None,
+        "metric": task.metric,
+        "value": value,
+        "stderr": _number(metrics, f"{task.metric}_stderr"),
+        "acc": _number(metrics, "acc"),
+        "acc_norm": _number(metrics, "acc_norm"),
+        "items": outcome["items"],
+        "chance": outcome["chance"],
+        "version": outcome["version"],
+        "hash": outcomes.digest(outcome["hashes"][key] for key in sorted(outcome["hashes"])),
+        "versus_dense": versus,
+    }
+
+
+def _skipped_row(task: Task, reason: str) -> dict[str, Any]:
+    missing = ("value", "stderr", "acc", "acc_norm", "items", "chance", "version", "hash")
+    return {
+        "status": "skipped",
+        "reason": reason,
+        "metric": task.metric,
+        **dict.fromkeys(missing),
+        "versus_dense": None,
+    }
+
+
+def _summary(
+    plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None, versus: dict | None
+) -> dict[str, Any]:
+    ok = [row for row in tasks.values() if row["status"] == "ok"]
+    left_out = [name for name, row in tasks.items() if row["status"] != "ok"]
+    reason = None
+    if left_out:
+        first = tasks[left_out[0]]["reason"]
+        reason = (
+            f"no mean: {len(left_out)} of {len(tasks)} tasks skipped "
+            f"({', '.join(left_out)}): {first}"
+        )
+    complete = not left_out
+    errors = [row["stderr"] for row in ok]
+    mean = _mean([row["value"] for row in ok]) if complete else None
+    chance = _mean([row["chance"] for row in ok]) if complete else None
+    # The plain mean of independent tasks: its variance is the sum of theirs over their number^2.
+    known = complete and None not in errors
+    return {
+        "status": "ok" if ok else "skipped",
+        "reason": reason,
+        "suite": plan.name,
+        "limit": limit,
+        "mean": mean,
+        "mean_stderr": math.hypot(*errors) / len(errors) if known else None,
+        "mean_chance": chance,
+        "mean_above_chance": mean - chance if complete else None,
+        "versus_dense": versus if complete else None,
+        "items_file": ITEMS,
+        "harness": _harness(),
+        "tasks": tasks,
+    }
+
+
+def _identity(plan: Suite, limit: int | None) -> dict[str, Any]:
+    """What two files of item outcomes must have in common to be compared."""
+    return {
+        "schema_version": outcomes.SCHEMA_VERSION,
+        "suite": plan.name,
+        "limit": limit,
+        "harness": _harness(),
+    }
+
+
+def _harness() -> dict[str, str]:
+    from prunebench.evaluation.zeroshot.tasks import harness_version
+
+    return {"name": "lm-eval", "version": harness_version()}
+
+
+def _settings(device: str, batch_size: int | str, limit: int | None) -> dict[str, Any]:
+    """How to run the harness. Raises Invalid for a limit or batch size that is none."""
+    if limit is not None and not _is_count(limit):
+        raise Invalid(f"zero-shot limit: expected a whole number from 1, or null, got {limit!r}")
+    if batch_size != "auto" and not _is_count(batch_size):
+        raise Invalid(
+            f"zero-shot batch size: expected a whole number from 1, or 'auto', got {batch_size!r}"
+        )
+    return {"device": device, "batch_size": batch_size, "limit": limit}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _dense_outcomes(path: Path, plan: Suite, limit: int | None) -> dict[str, Any]:
+    """Read the dense model's item outcomes, and refuse what cannot match before scoring."""
+    dense = outcomes.read(path)
+    for key, wanted in _identity(plan, limit).items():
+        if dense.get(key) != wanted:
+            raise Invalid(
+                f"{path}: cannot compare with the dense model: its {key} is {dense.get(key)!r}, "
+                f"this evaluation's is {wanted!r}; evaluate both alike"
+            )
+    return dense
+
+
+def _check_counts(entry: Any, counted: Mapping[str, Mapping[str, int]]) -> None:
+    """lm-eval must have seen every document of the file that we checked."""
+    for part in entry.parts:
+        seen = counted[part.name]["original"]
+        if part.count is not None and seen != part.count:
+            raise Failure(
+                f"{part.name}: lm-eval read {seen} documents of the {part.count} in "
+                f"{part.documents}"
+            )
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> float | None:
+    value = metrics.get(f"{name},none")
+    # lm-eval says "N/A" for the error of a single item.
+    return None if value is None or isinstance(value, str) else float(value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,28 @@
+"""The texts of a suite's items, for the check of training text against evaluation text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prunebench.evaluation.zeroshot.check import read_documents, strings
+from prunebench.evaluation.zeroshot.suites import Task, load_suite
+
+
+def item_texts(*, suite: str, source: Any) -> dict[str, Iterator[str]]:
+    """One text an item (all the text fields of a document, a line each), by task.
+
+    Reads local files, so sources `local` and `demo` only: a task without a file of its own (a group
+    too) is left out, and with source `hub` the result is empty.
+    """
+    found: dict[str, Iterator[str]] = {}
+    for task in load_suite(suite).tasks:
+        path = None if task.group else source.task_file(task.file)
+        if path is not None and path.is_file():
+            found[task.name] = _texts(path, task)
+    return found
+
+
+def _texts(path: Any, task: Task) -> Iterator[str]:
+    for document in read_documents(path, task.fields):
+        yield "\n".join(strings(document, task.fields))

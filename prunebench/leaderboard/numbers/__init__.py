@@ -1,0 +1,1 @@
+"""Records as frames of numbers, with errors, differences and ranks."""

@@ -1,0 +1,1 @@
+"""What papers published, and verdicts on it."""

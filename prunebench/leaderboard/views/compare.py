@@ -1,0 +1,123 @@
+"""Two campaigns, or two versions of one, side by side: which numbers differ beyond their errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from prunebench.leaderboard.numbers.collect import Collected
+from prunebench.leaderboard.numbers.differences import between
+from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
+from prunebench.leaderboard.views import formats
+from prunebench.leaderboard.views.columns import titles
+from prunebench.leaderboard.views.tables import Cell, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prunebench.leaderboard.report import Report
+
+SPEED = ("prefill_speedup", "decode_speedup", "prefill_ms", "decode_ms_per_token")
+COMPARED = (*QUALITY, "parameters", *SPEED, "prune_wall_s")
+TIMES = ("ms", "s")  # units
+MARK = "*"
+LEGEND = (
+    f"{MARK} differs beyond error: the 95 % interval of B - A excludes zero",
+    "n.i. no interval: a count has no error, of other numbers it is not known",
+    "times have none: runs differ by more than repeats in one do; speed-ups are timed beside dense",
+)
+
+Key = tuple[str, str, float, Quantity]  # model, row, sparsity, quantity
+
+
+def compare(first: Report, second: Report) -> tuple[Table, list[str]]:
+    """A table of B - A for every row and quantity that both have, and what only one has.
+
+    Numbers are compared only under the same protocol and data; quality across devices too, times
+    on the same device only.
+    """
+    sides = [_numbers(report.collected, report.summary) for report in (first, second)]
+    both = [key for key in sides[0] if key in sides[1]]
+    rows = tuple(_row(key, sides[0][key], sides[1][key]) for key in sorted(both, key=_order))
+    header = ("Model", "Sparsity", "Row", "Quantity", "A", "B", "B - A (95 % interval)", "")
+    align = ("left", "right", "left", "left", "right", "right", "right", "left")
+    marked = sum(row[-1].text == MARK for row in rows)
+    caption = f"{len(rows)} numbers in both, {marked} of them beyond error"
+    alone = [
+        line
+        for name, mine, other in (("A", *sides), ("B", *sides[::-1]))
+        for line in _alone(name, mine, other)
+    ]
+    return Table("", caption, header, align, rows, LEGEND), alone
+
+
+def _numbers(collected: Collected, summary: pd.DataFrame) -> dict[Key, Any]:
+    found: dict[Key, Any] = {}
+    rows = {row.Index: row for row in collected.rows.itertuples()}
+    for stats in summary.itertuples():
+        quantity = collected.quantities[stats.quantity]
+        if quantity.kind in COMPARED:
+            row = rows[stats.row]
+            shared = replace(quantity, device="") if quantity.kind in QUALITY else quantity
+            found[row.model, row.name, row.sparsity, shared] = stats
+    return found
+
+
+def _row(key: Key, a: Any, b: Any) -> tuple[Cell, ...]:
+    model, name, sparsity, quantity = key
+    unit = KINDS[quantity.kind].unit
+    found = _difference(a, b, unit)
+    text = formats.interval(found["value"], found["low"], found["high"], unit, sign=True)
+    texts = [
+        model,
+        formats.percent(sparsity),
+        name,
+        titles([quantity])[0] + (f" ({quantity.name})" if quantity.kind in SPEED else ""),
+        formats.spread(a.mean, a.sd, unit) if unit != "count" else formats.plain(a.mean, unit),
+        formats.spread(b.mean, b.sd, unit) if unit != "count" else formats.plain(b.mean, unit),
+        text if found["interval"] else f"{text} n.i.",
+        MARK if _differs(found, quantity.kind) else "",
+    ]
+    return tuple(Cell(formats.one_line(text)) for text in texts)
+
+
+def _difference(a: Any, b: Any, unit: str) -> dict[str, Any]:
+    """B - A as `between` gives it; of speed-ups from their own intervals, of times with none."""
+    found = {k: v.item() for k, v in between(_parts(b), _parts(a)).items()}
+    if unit in TIMES:
+        return found | {"low": math.nan, "high": math.nan, "interval": ""}
+    if unit == "ratio" and not found["interval"] and a.interval and b.interval:
+        half = math.hypot(a.high - a.low, b.high - b.low) / 2
+        ends = {"low": found["value"] - half, "high": found["value"] + half}
+        return found | ends | {"interval": "run"}
+    return found
+
+
+def _differs(found: Mapping[str, Any], kind: str) -> bool:
+    if not found["interval"]:
+        return KINDS[kind].unit == "count" and found["value"] != 0
+    return not found["low"] <= 0 <= found["high"]
+
+
+def _parts(stats: Any) -> Mapping[str, Any]:
+    return {name: getattr(stats, name) for name in ("n", "mean", "sd", "error")}
+
+
+def _order(key: Key) -> tuple:
+    model, name, sparsity, quantity = key
+    return model, sparsity, name, COMPARED.index(quantity.kind), quantity
+
+
+def _alone(side: str, mine: Mapping[Key, Any], other: Mapping[Key, Any]) -> list[str]:
+    """Rows of one side alone; and quantities that the other measured differently, or not."""
+    rows = {key[:3] for key in other}
+    absent = {key[:3] for key in mine} - rows
+    lines = [f"only in {side}: {m}, {n} at {formats.percent(s)}" for m, n, s in sorted(absent)]
+    differing = {key[3] for key in mine if key not in other and key[:3] in rows}
+    for title, quantity in zip(titles(sorted(differing)), sorted(differing), strict=True):
+        details = "; ".join(f"{key} {value}" for key, value in quantity.details)
+        device = f"; on {quantity.device}" if quantity.device else ""
+        lines.append(f"only in {side}: {title.rstrip(' ↓↑')} ({details}{device})")
+    return lines

@@ -1,0 +1,135 @@
+"""One cell in words, for the page and the command line: facts, numbers, kept units, origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
+from prunebench.leaderboard.views import formats
+from prunebench.leaderboard.views.columns import TITLES, titles
+
+UNITS = {"fraction": "%", "perplexity": "", "count": "", "ratio": "×"}
+
+
+def described(quantity: Quantity) -> dict[str, str]:
+    """Title, unit, protocol and device of a quantity."""
+    unit = KINDS[quantity.kind].unit
+    return {
+        "title": _title(quantity),
+        "unit": UNITS.get(unit, unit),
+        "protocol": "; ".join(f"{key} {value}" for key, value in quantity.details),
+        "device": quantity.device,
+    }
+
+
+def _title(quantity: Quantity) -> str:
+    """The title that the tables give it, or its kind in words."""
+    title = titles([quantity])[0].rstrip(" ↓↑")
+    if quantity.kind not in (*TITLES, "perplexity", "task"):
+        title = quantity.kind.replace("_", " ").capitalize()
+    return title if quantity.name in title else f"{title} ({quantity.name})"
+
+
+def cell_facts(record: Mapping[str, Any]) -> list[list[str]]:
+    """What the cell is and what was made of it, as pairs of words."""
+    cell, sparsity = record["cell"], record.get("sparsity") or {}
+    model, tuning = record.get("model") or {}, record.get("tuning") or {}
+    verify = record.get("verify") or {}
+    facts = {
+        "Campaign": cell["campaign"],
+        "Method": cell["method"],
+        "Parameters of the method": ", ".join(
+            f"{k}={v}" for k, v in sorted(cell["params"].items())
+        ),
+        "Matched to": cell.get("matched"),
+        "Target sparsity": formats.percent(cell["sparsity"]),
+        "Achieved": _percent(sparsity.get("achieved")),
+        "Of decoder blocks": _percent(sparsity.get("decoder_achieved")),
+        "Native ratio": sparsity.get("native_ratio"),
+        "Remark": sparsity.get("note"),
+        "Parameters": _kept(model),
+        "Model source": _source(model),
+        "Largest logit difference, masked against cut": verify.get("max_abs_logit_difference"),
+        "Tuned on": _tuned(tuning),
+        "Evaluation text that it was given": _leak(record.get("leak")),
+    }
+    return [[key, str(value)] for key, value in facts.items() if value not in (None, "")]
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f} %"
+
+
+def _kept(model: Mapping[str, Any]) -> str:
+    return f"{model['parameters']:,} of {model['parameters_dense']:,}" if model else ""
+
+
+def _source(model: Mapping[str, Any]) -> str:
+    if not model:
+        return ""
+    revision = f" at {model['revision']}" if model.get("revision") else ""
+    return f"{model['kind']} {model.get('source') or ''}{revision}".strip()
+
+
+def _tuned(tuning: Mapping[str, Any]) -> str:
+    if not tuning:
+        return ""
+    tokens = tuning.get("tuning_tokens")
+    return f"{tuning['instructions']}, by the {tuning['by']}" + (
+        f", {tokens:,} tokens" if tokens is not None else ""
+    )
+
+
+def _leak(leak: Mapping[str, Any] | None) -> str:
+    """Evaluation sets whose items, or whose corpus, the method was given."""
+    sets = (leak or {}).get("sets") or {}
+    found = [
+        f"{name}: {100 * (entry['share'] or 0):.1f} % of items"
+        + (", same corpus" if entry.get("same_corpus") else "")
+        for name, entry in sorted(sets.items())
+        if entry["share"] or entry.get("same_corpus")
+    ]
+    return "; ".join(found) or ("none found" if sets else "")
+
+
+def kept_units(decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Kept and all units per kind and layer: {kind: [[layer or null, kept, units], ...]}."""
+    if not decision:
+        return None
+    kinds: dict[str, list[list[Any]]] = {}
+    for entry in decision.values():
+        kinds.setdefault(entry["kind"], []).append([entry["layer"], entry["kept"], entry["units"]])
+    order = {kind: i for i, kind in enumerate(("heads", "neurons", "hidden", "layers"))}
+    return {
+        "kinds": sorted(kinds, key=lambda kind: (order.get(kind, len(order)), kind)),
+        "kept": {
+            kind: sorted(found, key=lambda e: -1 if e[0] is None else e[0])
+            for kind, found in kinds.items()
+        },
+    }
+
+
+def origin(provenance: Mapping[str, Any]) -> list[list[str]]:
+    """Where, when and with what a record was made, as pairs of words."""
+    packages = provenance["packages"]
+    versions = ", ".join(
+        f"{name} {version}" for name, version in sorted(packages.items()) if version
+    )
+    commit = provenance.get("git_commit")
+    facts = {
+        "Measured": provenance["created"],
+        "prunebench": provenance["prunebench_version"],
+        "Commit": commit and commit + (" with changes" if provenance.get("git_dirty") else ""),
+        "Device": provenance.get("device"),
+        "Python": provenance["python"],
+        "Platform": provenance.get("platform"),
+        "Packages": versions,
+        "Method's code": provenance.get("plugin_sha256"),
+        "Data": ", ".join(
+            f"{key} {digest[:12]}"
+            for key, digest in sorted((provenance.get("data_sha256") or {}).items())
+            if digest
+        ),
+    }
+    return [[key, str(value)] for key, value in facts.items() if value]

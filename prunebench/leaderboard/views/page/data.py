@@ -1,0 +1,140 @@
+"""The page's data as plain JSON: Pareto fronts, and for each cell what its section shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
+from prunebench.leaderboard.numbers.quantities import KINDS
+from prunebench.leaderboard.views import formats
+from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
+from prunebench.leaderboard.views.fronts import Axis, Front
+
+MOST_POINTS = 400  # of a curve: more than a screen can show
+MOST_VALUES = 20_000  # of a method's plot; a larger one stays in the record
+
+
+def page_data(report: Any, fronts: Sequence[Front]) -> dict[str, Any]:
+    """Everything that the page's script draws."""
+    collected = report.collected
+    records = collected.records
+    provenances = sorted({_text(record["provenance"]) for record in records})
+    places = {text: i for i, text in enumerate(provenances)}
+    values: dict[int, list[list[Any]]] = {}
+    for entry in collected.values.itertuples():
+        unit = KINDS[collected.quantities[entry.quantity].kind].unit
+        error = "" if entry.error != entry.error else formats.plain(entry.error, unit)
+        line = [entry.quantity, formats.plain(entry.value, unit), error]
+        values.setdefault(entry.cell, []).append(line)
+    return {
+        "fronts": [_front(front) for front in fronts],
+        "quantities": [described(quantity) for quantity in collected.quantities],
+        "provenances": [origin(json.loads(text)) for text in provenances],
+        "cells": [
+            _cell(record, sorted(values.get(i, [])), places[_text(record["provenance"])])
+            for i, record in enumerate(records)
+        ],
+    }
+
+
+def drawable(note: Any) -> str:
+    """The kind of plot that a method's note asks for, if it has the form of one; else ""."""
+    if not isinstance(note, Mapping) or not isinstance(note.get("title"), str):
+        return ""
+    if note.get("plot") == "heatmap" and all(
+        isinstance(note.get(key), list) for key in ("rows", "columns", "values")
+    ):
+        width, rows = len(note["columns"]), note["values"]
+        fits = len(rows) == len(note["rows"]) and all(
+            isinstance(row, list) and len(row) == width for row in rows
+        )
+        numbers = fits and all(v is None or _is_number(v) for row in rows for v in row)
+        return "heatmap" if numbers and width * len(rows) <= MOST_VALUES else ""
+    series = note.get("series")
+    if note.get("plot") == "line" and isinstance(series, Mapping):
+        points = [p for s in series.values() for p in (s if isinstance(s, list) else [None])]
+        return "line" if points and all(_is_point(p) for p in points) else ""
+    return ""
+
+
+def thinned(points: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
+    """At most `most` points, evenly chosen, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    step = (len(points) - 1) / (most - 1)
+    return [points[round(i * step)] for i in range(most)]
+
+
+def _front(front: Front) -> dict[str, Any]:
+    def axis(given: Axis) -> dict[str, Any]:
+        return {
+            "key": str(given.quantity),
+            "title": given.title,
+            "better": given.better,
+            "scale": given.scale,
+            "log": given.log,
+        }
+
+    def line(name: str, points: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "points": [
+                {"sparsity": p.sparsity, "values": {str(k): v for k, v in p.values.items()}}
+                for p in points
+            ],
+        }
+
+    return {
+        "campaign": front.campaign,
+        "model": front.model,
+        "qualities": [axis(given) for given in front.qualities],
+        "costs": [axis(given) for given in front.costs],
+        "dense": [line(name, [point]) for name, point in front.dense],
+        "lines": [line(name, points) for name, points in front.lines],
+        "lost": list(front.lost),
+    }
+
+
+def _cell(record: Mapping[str, Any], values: list[list[Any]], provenance: int) -> dict[str, Any]:
+    notes = record.get("method_notes") or {}
+    kinds = {key: drawable(note) for key, note in sorted(notes.items())}
+    return {
+        "name": cell_name(record),
+        "status": record["status"],
+        "reason": record.get("reason") or "",
+        "facts": cell_facts(record),
+        "values": values,
+        "missing": [list(part) for part in missing_parts(record)],
+        "provenance": provenance,
+        "decision": kept_units(record.get("decision")),
+        "curve": thinned((record.get("tuning") or {}).get("loss") or []),
+        "plots": [{**_plot(notes[key], kind), "key": key} for key, kind in kinds.items() if kind],
+        "notes": [[key, _text(notes[key])[:2000]] for key, kind in kinds.items() if not kind],
+    }
+
+
+def _plot(note: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    if kind == "heatmap":
+        keys = ("plot", "title", "rows", "columns", "values")
+        return {**{key: note[key] for key in keys}, "rows": [str(row) for row in note["rows"]]}
+    return {
+        "plot": "line",
+        "title": note["title"],
+        "x_label": str(note.get("x_label", "")),
+        "y_label": str(note.get("y_label", "")),
+        "series": {name: thinned(points) for name, points in note["series"].items()},
+    }
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, list) and len(point) == 2 and all(_is_number(v) for v in point)

@@ -1,0 +1,237 @@
+"""What a reader sees, as plain data: sections of tables of text cells, with their legends.
+
+Markdown, terminal and later views only draw these; none of them computes anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from prunebench.leaderboard.numbers.collect import MARKS, Collected
+from prunebench.leaderboard.numbers.quantities import QUALITY
+from prunebench.leaderboard.views import formats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SYMBOLS = {
+    "leak": (
+        "†",
+        "calibration or tuning text is of the same corpus as an evaluation set, or contains 1 % or "
+        "more of its items",
+    ),
+    "limited": ("‡", "limited run: only the first part of the text or of the items was used"),
+    "native": ("◊", "run at the method's own published setting instead of the target sparsity"),
+    "off_target": ("§", "achieved sparsity misses the target by more than the tolerance: no rank"),
+    "unverified": ("✗", "the cut model does not compute what the masked model does: no rank"),
+    "shared_device": ("¶", "another process used the device while latencies were measured"),
+}
+REASON_WIDTH = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell's text, unescaped."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table before it is drawn.
+
+    A row with results has `row` and its summary by quantity; cells that were lost have `status` and
+    `reason`; a remark on the columns (chance level) has `remarks` by quantity.
+    """
+
+    name: str
+    sparsity: float = math.nan
+    row: Any = None
+    summary: Mapping[int, Any] = field(default_factory=dict)
+    status: str = ""
+    reason: str = ""
+    remarks: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column is drawn; a narrow view drops the highest `priority` first."""
+
+    title: str
+    show: Callable[[Line], Cell]
+    align: str = "right"
+    marks: tuple[str, ...] = ()
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A drawn table; `blocks` holds each row's sparsity, `legend` explains the marks it uses."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    align: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    legend: tuple[str, ...] = ()
+    blocks: tuple[float, ...] = ()
+    priorities: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """One model of one campaign: its tables, and two for narrow views (`brief` without errors)."""
+
+    heading: str
+    lead: str
+    tables: tuple[Table, ...]
+    compact: Table
+    brief: Table
+
+
+def make_lines(
+    collected: Collected, summary: pd.DataFrame, *, campaign: str, model: str
+) -> list[Line]:
+    """A section's lines: by sparsity, then quality; failed cells last within their sparsity.
+
+    Quality is the average rank over the quality columns, then the mean of the first of them;
+    rows that are not ranked stand below those that are.
+    """
+    rows = collected.rows
+    rows = rows[(rows["campaign"] == campaign) & (rows["model"] == model)]
+    by_row: dict[int, dict[int, Any]] = {row: {} for row in rows.index}
+    for stats in summary[summary["row"].isin(rows.index)].itertuples():
+        by_row[stats.row][stats.quantity] = stats
+    quality = [i for i, q in enumerate(collected.quantities) if q.kind in QUALITY]
+    ordered = [
+        (_order(line, quality), line)
+        for row in rows.itertuples()
+        if row.ok
+        for line in [Line(row.name, row.sparsity, row, by_row[row.Index])]
+    ]
+    ordered += _lost_lines(collected.cells, rows)
+    return [line for _, line in sorted(ordered, key=lambda item: item[0])]
+
+
+def average_rank(line: Line, quantities: Sequence[int]) -> float:
+    """Mean of the line's ranks over those of the quantities that rank it; NaN without any."""
+    ranks = [line.summary[i].rank for i in quantities if i in line.summary]
+    ranks = [rank for rank in ranks if not math.isnan(rank)]
+    return sum(ranks) / len(ranks) if ranks else math.nan
+
+
+def draw(title: str, caption: str, columns: Sequence[Column], body: Sequence[Line]) -> Table:
+    """Draw lines under sparsity, method and `columns`; Notes tell what failed, where it did."""
+    columns = [
+        Column("Sparsity", lambda line: Cell("" if line.remarks else _target(line))),
+        Column("Method", _method, "left"),
+        *columns,
+    ]
+    if any(line.status for line in body):
+        columns.append(Column("Notes", lambda line: Cell(line.reason), "left", priority=3))
+    drawn = tuple(tuple(_one_line(column.show(line)) for column in columns) for line in body)
+    return Table(
+        title=title,
+        caption=caption,
+        header=tuple(formats.one_line(column.title) for column in columns),
+        align=tuple(column.align for column in columns),
+        rows=drawn,
+        legend=_legend(columns, body, drawn),
+        blocks=tuple(line.sparsity for line in body),
+        priorities=tuple(column.priority for column in columns),
+    )
+
+
+def cells_ok(line: Line) -> int | None:
+    """How many cells of the row have results."""
+    return line.row.ok
+
+
+def number_column(
+    title: str,
+    quantity: int,
+    show: Callable[[Any], str],
+    *,
+    bold: bool = True,
+    marks: tuple[str, ...] = (),
+    expected: Callable[[Line], int | None] = cells_ok,
+) -> Column:
+    """A quantity: `show` writes its summary; a number of values other than `expected` is told."""
+
+    def cell(line: Line) -> Cell:
+        if line.row is None:
+            return Cell(line.remarks.get(quantity, ""))
+        if (stats := line.summary.get(quantity)) is None:
+            return Cell(formats.MISSING)
+        text = show(stats)
+        if text and expected(line) not in (None, stats.n):
+            text += f" (n = {stats.n})"
+        return Cell(text, bold=bold and bool(stats.best))
+
+    title = " ".join([title, *(SYMBOLS[mark][0] for mark in marks)])
+    return Column(title, cell, "right", marks)
+
+
+def row_column(title: str, show: Callable[[Any], str], *, priority: int = 0) -> Column:
+    """A column of what a row is, not of what was measured."""
+    return Column(
+        title, lambda line: Cell("" if line.row is None else show(line.row)), priority=priority
+    )
+
+
+def _lost_lines(cells: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[tuple, Line]]:
+    """Cells without results, one line per row and reason, with their sort keys."""
+    cells = cells[cells["row"].isin(rows.index) & (cells["status"] != "ok")]
+    found = []
+    for (index, status, reason), group in cells.groupby(["row", "status", "reason"], sort=True):
+        row = rows.loc[index]
+        text = f"{status}: {formats.shorten(reason, REASON_WIDTH)}"
+        text += f" ({formats.seeds(group['seed'].tolist())})"
+        key = (row["sparsity"], 3, 0.0, 0.0, row["name"], text)
+        found.append((key, Line(row["name"], row["sparsity"], status=status, reason=text)))
+    return found
+
+
+def _order(line: Line, quality: Sequence[int]) -> tuple:
+    """Dense first; then ranked rows by quality; then those that are not ranked."""
+    average = average_rank(line, quality)
+    first = next((line.summary[i].mean for i in quality if i in line.summary), math.inf)
+    tier = int(line.row.recovery) if line.sparsity == 0 else 1 if line.row.ranked else 2
+    average = math.inf if math.isnan(average) else average
+    return line.sparsity, tier, average, first, line.name, line.row.Index
+
+
+def _target(line: Line) -> str:
+    return formats.percent(line.sparsity)
+
+
+def _marks(line: Line) -> list[str]:
+    return [mark for mark in MARKS if line.row is not None and getattr(line.row, mark)]
+
+
+def _method(line: Line) -> Cell:
+    symbols = "".join(SYMBOLS[mark][0] for mark in _marks(line))
+    return Cell(f"{line.name} {symbols}")
+
+
+def _one_line(cell: Cell) -> Cell:
+    return replace(cell, text=formats.one_line(cell.text))
+
+
+def _legend(
+    columns: Sequence[Column], body: Sequence[Line], drawn: Sequence[Sequence[Cell]]
+) -> tuple[str, ...]:
+    """Only what this table uses."""
+    used = {mark for column in columns for mark in column.marks}
+    used.update(mark for line in body for mark in _marks(line))
+    legend = [f"{symbol} {text}" for mark, (symbol, text) in SYMBOLS.items() if mark in used]
+    texts = {cell.text for row in drawn for cell in row}
+    if any(f"± {formats.MISSING}" in text for text in texts):
+        legend.append(f"± {formats.MISSING} one seed, so no deviation")
+    if formats.MISSING in texts:
+        legend.append(f"{formats.MISSING} not measured (reasons in failures.md)")
+    return tuple(legend)

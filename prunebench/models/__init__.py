@@ -1,0 +1,1 @@
+"""Models on disk: load and save, known shapes, uniform layers, conversion, tokenizers."""

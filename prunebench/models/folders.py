@@ -1,0 +1,271 @@
+"""Load and save models: a hub id, a local folder, or a folder that this suite wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import Invalid
+from prunebench.whole import whole_folder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MARKER = "prunebench.json"
+"""File in a saved folder that states the decision and whether shapes differ between layers."""
+
+
+def load(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model in evaluation mode, and its tokenizer.
+
+    source  a local folder (stock, or pruned to shapes that no config describes) or a hub id
+    dtype   torch's name of the type of the weights
+
+    Only safetensors are read. Raises Invalid, in one line, when the source cannot be loaded, or
+    when its weights are not exactly those that its config describes.
+    """
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoTokenizer
+
+    folder = Path(source)
+    if folder.is_dir():
+        check_folder(folder)
+    elif folder.is_absolute() or len(folder.parts) > 2:
+        raise Invalid(f"model {source}: expected a folder or a hub id, found no such folder")
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
+        if _mixed(folder):
+            model = _load_mixed(folder, dtype=getattr(torch, dtype))
+        else:
+            model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise Invalid(f"model {source}: {_why_not_loaded(error, folder)}") from None
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
+    return model.to(device).eval(), tokenizer
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    uniform: bool,
+    decision: str | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a Hugging Face folder in safetensors, whole or not at all.
+
+    uniform   the stock class can build the model from its config (what surgery reported)
+    decision  the Decision as JSON text, kept beside the weights
+    origin    for a model that was made from a saved one: what was done to it, kept there too
+
+    Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
+    """
+    with whole_folder(folder) as draft:
+        stock = _save_config_and_weights(model, draft, uniform=uniform)
+        tokenizer.save_pretrained(draft)
+        marker = {"format": 1, "loadable_by": "transformers" if stock else "prunebench"}
+        if decision is not None:
+            marker["decision"] = json.loads(decision)
+        if origin is not None:
+            marker["origin"] = dict(origin)
+        (draft / MARKER).write_text(json.dumps(marker, sort_keys=True) + "\n", encoding="utf-8")
+    return marker["loadable_by"]
+
+
+def check_folder(folder: Path) -> None:
+    """Raise Invalid unless the folder has a config, a tokenizer and complete safetensors."""
+    if not (folder / "config.json").is_file():
+        raise Invalid(f"model {folder}: expected a Hugging Face folder, found no config.json")
+    for path in weight_files(folder):
+        if not path.is_file():
+            raise Invalid(f"model {folder}: missing shard {path.name}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, as its index names them."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        what = "only pickled weights" if pickled else "no safetensors weights"
+        how = "; docs/paper-reproduction.md says how to convert them" if pickled else ""
+        raise Invalid(f"model {folder}: expected safetensors, found {what}{how}")
+    return [single]
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the weight files of a folder."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: bool) -> bool:
+    """Save so that stock classes accept the config where shapes permit it; True if they do.
+
+    Llama's and Gemma-2's configs insist that the number of heads divides hidden_size although
+    head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
+    biases, and has no such rule.
+    """
+    config = model.config
+    # What `load` reads itself has the names that parameters have in memory.
+    options = {"save_original_format": uniform}
+    if _accepts(config):
+        model.save_pretrained(folder, **options)
+        return uniform
+    heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
+    for key in heads:
+        setattr(config, key, 1)  # a placeholder that passes the check
+    model.save_pretrained(folder, **options)
+    for key, value in heads.items():
+        setattr(config, key, value)
+    if not uniform or config.model_type != "llama" or config.attention_bias or config.mlp_bias:
+        return False
+    path = folder / "config.json"
+    raw = json.loads(path.read_text(encoding="utf-8")) | heads
+    raw.update(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
+    path.write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return True
+
+
+def _accepts(config: PreTrainedConfig) -> bool:
+    """Whether the config class of transformers permits these shapes."""
+    try:
+        getattr(config, "validate_architecture", lambda: None)()
+    except ValueError:
+        return False
+    return True
+
+
+def _load_stock(source: str, **options: Any) -> PreTrainedModel:
+    """Load through transformers, strictly: it would draw what is missing at random, and go on.
+
+    Sizes may differ there only for this function to name the weight; no such model is returned.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    _check_fit(source, report)
+    return model
+
+
+def _mixed(folder: Path) -> bool:
+    return describe(folder).get("loadable_by") == "prunebench"
+
+
+def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the stock model without weights, give every parameter the shape on disk, fill strictly.
+
+    The tensors themselves say what the shapes are, so there is nothing that could disagree.
+    """
+    from accelerate import init_empty_weights
+    from safetensors.torch import load_file
+    from torch import nn
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prunebench.pruning.architectures import refresh, structures_of
+    from prunebench.pruning.surgery import sync_features
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        tensors.update(load_file(path))
+    config = AutoConfig.from_pretrained(folder)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    _tie(model)
+    expected = {name for name, _ in model.named_parameters()}
+    numbers = {structure.numbers for structure in structures_of(model).values()}
+    missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
+    if missing or surplus:
+        raise Invalid(
+            f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "
+            f"unknown {sorted(surplus)[:3]}"
+        )
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        if name in numbers:
+            module.register_buffer(leaf, tensor)
+        else:
+            setattr(module, leaf, nn.Parameter(tensor.to(dtype)))
+    _tie(model)
+    for module in model.modules():
+        sync_features(module)
+    refresh(model)
+    return model
+
+
+def _tie(model: PreTrainedModel) -> None:
+    if model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+
+
+def describe(folder: Path) -> Mapping[str, Any]:
+    """What a saved folder says of itself: its marker, or an empty mapping for a stock folder."""
+    marker = folder / MARKER
+    return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
+
+
+def _check_fit(source: str | Path, report: Mapping[str, Any]) -> None:
+    """Raise Invalid unless every weight came from a file, and every weight in a file has its place.
+
+    transformers itself draws what is missing at random, and leaves out what has no place.
+    """
+    misfits = [
+        f"{name} has shape {tuple(got)}, the config says {tuple(expected)}"
+        for name, got, expected in sorted(report["mismatched_keys"])
+    ]
+    misfits += [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    surplus = (name for name in report["unexpected_keys"] if name.endswith(".weight"))
+    misfits += [f"{name} is not in the config's model" for name in sorted(surplus)]
+    if misfits:
+        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+        raise Invalid(f"model {source}: weights and config disagree: {misfits[0]}{more}")
+
+
+def _why_not_loaded(error: Exception, folder: Path) -> str:
+    """One line for the user on an error of transformers or safetensors."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    if isinstance(error, SafetensorError):
+        return f"a weight file is cut off or no safetensors at all: {error}"
+    if isinstance(error, StrictDataclassError):
+        return f"its config is not valid: {' '.join(str(error).split())}"
+    if "trust_remote_code" in str(error):
+        return (
+            "needs code from the checkpoint, which is not run unless the model's entry says "
+            "trust_remote_code: true (`prunebench convert` makes Baichuan-7B load without)"
+        )
+    first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    if isinstance(error, OSError) and not folder.is_dir():
+        return f"neither a folder nor to be had from the hub or its cache: {first}"
+    return f"cannot be loaded: {first}"

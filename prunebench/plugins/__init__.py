@@ -1,0 +1,1 @@
+"""Methods and baselines: found by their YAML, run through a Context. Imports no torch."""

@@ -1,0 +1,100 @@
+"""What a method sees of the suite: its Context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import Invalid
+from prunebench.pruning.protection import unprotected
+from prunebench.pruning.selection import Budget, lowest, matched, select
+from prunebench.pruning.structure import Decision, Structure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """The whole world of a method while it prunes one cell.
+
+    sparsity     fraction of all parameters to remove
+    seed         seed of the cell: the only source of randomness that a method may use
+    device       where the model is
+    params       the method's parameters, defaults filled in
+    workdir      a folder of its own for checkpoints; survives a kill, deleted after success
+    structures   what may be pruned in this model
+    matched      units that must leave each structure, where the row is matched to another one
+    cost         meter: call `cost.forward(tokens)` and `cost.backward(tokens)` for what you spend
+    """
+
+    sparsity: float
+    seed: int
+    device: torch.device
+    params: Mapping[str, Any]
+    workdir: Path
+    structures: Mapping[str, Structure]
+    budget: Budget
+    cost: Any
+    tokenizer: Any
+    sample_calibration: Callable[[int | None, int | None], Tensor]
+    load_tuning: Callable[[], tuple[list[dict[str, str]], Any]]
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
+    matched: Mapping[str, int] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def calibration(self, samples: int | None = None, length: int | None = None) -> Tensor:
+        """Token ids [samples, length] of the campaign's calibration text.
+
+        Drawn by the cell's seed, or by `calibration.seed` where the campaign has one for all cells.
+        Without arguments, the campaign's own numbers hold. Raises Invalid when the text is too
+        short for what was asked.
+        """
+        return self.sample_calibration(samples, length)
+
+    def tuning(self) -> tuple[list[dict[str, str]], Any]:
+        """The campaign's instruction records and its Tuning settings (token budget included).
+
+        Raises Invalid if the campaign declares no `recovery`.
+        """
+        return self.load_tuning()
+
+    def prunable(self, kinds: Collection[str]) -> dict[str, Structure]:
+        """Structures of these kinds outside the layers that the method's parameters protect.
+
+        Reads `protect_first` and `protect_last` of the parameters (a number, or "auto"). In a row
+        that is matched to another one, exactly what loses units there.
+        """
+        if self.matched is not None:
+            return {name: self.structures[name] for name in self.matched}
+        return unprotected(
+            self.structures,
+            kinds,
+            protect_first=self.params["protect_first"],
+            protect_last=self.params["protect_last"],
+        )
+
+    def select(self, scores: Mapping[str, Tensor], *, scope: str = "layer") -> Decision:
+        """Keep the best units so that the cell's share of all parameters leaves.
+
+        In a row that is matched to another one, the counts of that row leave instead.
+        """
+        if self.matched is not None:
+            return matched(self.budget, scores, self.matched)
+        return select(self.budget, scores, self.sparsity, scope=scope, multiple_of=self.multiple_of)
+
+    def lowest(
+        self, scores: Mapping[str, Tensor], removed: Mapping[str, int], *, ratio: float
+    ) -> Decision:
+        """Remove given numbers of units: for a paper's native setting, whose row is marked so."""
+        if self.matched is not None:
+            raise Invalid("a row that is matched to another one has no native counts of its own")
+        how = {"scope": "layer", "native_ratio": ratio}
+        return lowest(self.budget, scores, removed, how=how)
+
+    def note(self, key: str, value: Any) -> None:
+        """Add plain data (a training curve, learned blends) to the cell's record."""
+        self.notes[key] = value

@@ -1,0 +1,161 @@
+"""Discover methods and baselines: reads their YAML only, imports one when it is asked to run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import Invalid
+from prunebench.files import read_yaml
+from prunebench.schema import validator_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDERS = ("baselines", "methods")
+SCHEMA = Path(__file__).parent.parent / "schemas" / "method.schema.yaml"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A method as its `method.yaml` describes it.
+
+    reference      True for the unpruned model that every campaign measures (sparsity 0 only)
+    tunes_itself   it spends the campaign's tuning tokens itself; the suite does not tune after it
+    deterministic  its decision does not depend on the seed (without recovery one seed is enough)
+    """
+
+    name: str
+    folder: Path
+    summary: str
+    kind: str
+    reference: bool
+    tunes_itself: bool
+    deterministic: bool
+    params_schema: Mapping[str, Any]
+
+    def params(self, given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+        """Defaults overlaid with `given`. Raises Invalid when they do not fit the schema."""
+        defaults = {k: v["default"] for k, v in self.params_schema.items() if "default" in v}
+        merged = {**defaults, **given}
+        schema = {
+            "type": "object",
+            "properties": self.params_schema,
+            "additionalProperties": False,
+        }
+        check_schema(merged, schema, where=where)
+        return merged
+
+    def digest(self) -> str:
+        """SHA-256 over the folder's code and description: editing it re-runs its cells."""
+        parts = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            relevant = path.suffix == ".py" or path.name == "method.yaml"
+            if relevant and "__pycache__" not in path.parts:
+                parts.update(str(path.relative_to(self.folder)).encode() + b"\0")
+                parts.update(path.read_bytes() + b"\0")
+        return parts.hexdigest()
+
+    def load(self) -> Callable[..., Any]:
+        """Import `method.py` and return its `prune(model, ctx) -> Decision`.
+
+        The folder becomes a package, so that a method may have several files.
+        """
+        return self._function("method", "prune", "(model, ctx)")
+
+    def load_step(self) -> Callable[..., Any]:
+        """Import `step.py`, which not every plugin has, and return its `make_step(model, ...)`.
+
+        It makes what `profiling.steps` measures.
+        """
+        return self._function("step", "make_step", "(model, *, micro_batches, length, seed)")
+
+    def _function(self, file: str, name: str, arguments: str) -> Callable[..., Any]:
+        path = self.folder / f"{file}.py"
+        package = f"prunebench_plugin_{self.name}"
+        _import(package, self.folder / "__init__.py", [str(self.folder)])
+        module = _import(f"{package}.{file}", path, None)
+        if not callable(getattr(module, name, None)):
+            raise Invalid(f"{path}: expected a function {name}{arguments}")
+        return getattr(module, name)
+
+
+def discover(extra: tuple[str, ...] = ()) -> dict[str, Plugin]:
+    """All plugins of the project and of `extra` folders, by name, without importing any."""
+    found: dict[str, Plugin] = {}
+    for parent in [*(ROOT / name for name in FOLDERS), *(Path(path) for path in extra)]:
+        for description in sorted(parent.glob("*/method.yaml")):
+            plugin = read(description.parent)
+            if plugin.name in found:
+                raise Invalid(
+                    f"{description}: name {plugin.name!r} is already taken by "
+                    f"{found[plugin.name].folder}"
+                )
+            found[plugin.name] = plugin
+    return found
+
+
+def read(folder: Path) -> Plugin:
+    """One plugin folder's description. Raises Invalid naming file and key."""
+    path = folder / "method.yaml"
+    raw = read_yaml(path)
+    check_schema(raw, _schema(), where=str(path))
+    if raw["name"] != folder.name:
+        raise Invalid(f"{path}: name: expected {folder.name!r} as its folder, got {raw['name']!r}")
+    if not (folder / "method.py").is_file():
+        raise Invalid(f"{folder}: expected a file method.py with prune(model, ctx)")
+    return Plugin(
+        name=raw["name"],
+        folder=folder,
+        summary=raw["summary"],
+        kind=raw["kind"],
+        reference=raw.get("reference", False),
+        tunes_itself=raw.get("tunes_itself", False),
+        deterministic=raw.get("deterministic", False),
+        params_schema=raw.get("params", {}),
+    )
+
+
+def check_schema(value: Any, schema: Mapping[str, Any], *, where: str) -> None:
+    """Validate against a JSON schema. Raises Invalid with the first problem, naming its key."""
+    validator = validator_of(schema)
+    errors = sorted(validator.iter_errors(value), key=lambda e: [str(p) for p in e.absolute_path])
+    if not errors:
+        return
+    from jsonschema.exceptions import best_match
+
+    error = best_match(errors)
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    raise Invalid(f"{where}: {key.lstrip('.') or 'top level'}: {_explain(error)}")
+
+
+def _explain(error: Any) -> str:
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        return f"unknown key {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
+    return error.message
+
+
+@cache
+def _schema() -> Any:
+    return read_yaml(SCHEMA)
+
+
+def _import(name: str, path: Path, search: list[str] | None) -> Any:
+    if not path.is_file():
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=search is not None)
+        spec.submodule_search_locations = search
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        return module
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,1 @@
+"""What can be removed, what is kept, and the cut: structures, families, scores, surgery."""

@@ -1,0 +1,61 @@
+"""Model families: each module lists the structures of the models that it knows.
+
+A family module has two functions:
+    structures(model) -> dict[str, Structure]    in layer order; sizes are read off the modules
+    refresh(model) -> bool                       after surgery: make attributes and config agree
+                                                 with the tensors; True if the stock class can build
+                                                 the model from its config
+parts.py has what they share. docs/adding-a-model.md says how to add one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from prunebench.errors import Unsupported
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from prunebench.pruning.structure import Structure
+
+FAMILIES = {
+    "bloom": "bloom",
+    "falcon": "falcon",
+    "gemma": "gemma",
+    "gemma2": "gemma",
+    "glm": "glm",
+    "glm4": "glm",
+    "gpt_neox": "gpt_neox",
+    "llama": "llama",
+    "mistral": "llama",
+    "phi3": "phi3",
+    "qwen2": "llama",
+    "qwen3": "llama",
+}
+"""`model_type` in transformers -> the family file that knows it."""
+
+
+def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
+    """Everything that can be removed from `model`: heads and neurons per layer, hidden, layers.
+
+    LayerNorm families have no `hidden`. Raises Unsupported when the model's family is not listed.
+    """
+    return family_of(model.config.model_type).structures(model)
+
+
+def refresh(model: PreTrainedModel) -> bool:
+    """Bring attributes and config in line with the tensors; True if stock classes can build it."""
+    return family_of(model.config.model_type).refresh(model)
+
+
+def family_of(model_type: str) -> ModuleType:
+    """The family module for a `model_type` of transformers."""
+    if model_type not in FAMILIES:
+        raise Unsupported(
+            f"model type {model_type!r} is not supported; known: {', '.join(sorted(FAMILIES))} "
+            "(docs/adding-a-model.md says how to add one)"
+        )
+    return import_module(f"{__name__}.{FAMILIES[model_type]}")

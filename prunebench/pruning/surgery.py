@@ -1,0 +1,216 @@
+"""Surgery on models: gate units, slice them off for real, verify that both agree, count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prunebench.errors import Invalid
+from prunebench.pruning.architectures import refresh, structures_of
+from prunebench.pruning.structure import Decision, Gate, Structure
+
+
+@contextmanager
+def gated(
+    model: PreTrainedModel,
+    factors: Mapping[str, Tensor],
+    *,
+    structures: Mapping[str, Structure] | None = None,
+) -> Iterator[None]:
+    """Multiply units by factors for as long as the context lasts.
+
+    factors: structure name -> Tensor [units]; differentiable, read anew at every forward pass, so
+    an in-place change takes effect at once. Works through hooks: the model itself is not changed.
+    `structures` is needed when modules were wrapped since (by LoRA, for example).
+    """
+    known = structures if structures is not None else structures_of(model)
+    handles = []
+    try:
+        for name, factor in factors.items():
+            if name not in known:
+                raise Invalid(f"gated: unknown structure {name!r}")
+            if factor.shape != (known[name].units,):
+                expected, got = (known[name].units,), tuple(factor.shape)
+                raise Invalid(f"gated: {name}: expected shape {expected}, got {got}")
+            for gate in known[name].gates:
+                handles.append(_attach(model.get_submodule(gate.module), gate, factor))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _attach(module: nn.Module, gate: Gate, factor: Tensor) -> Any:
+    unit_of = gate.unit_of.to(factor.device)
+
+    def scale(activation: Tensor) -> Tensor:
+        per_feature = factor[unit_of].to(activation)  # [features]
+        return activation * per_feature
+
+    if gate.side == "input":
+        return module.register_forward_pre_hook(lambda _, args: (scale(args[0]), *args[1:]))
+    return module.register_forward_hook(lambda _, args, output: scale(output))
+
+
+def masked(
+    model: PreTrainedModel,
+    decision: Decision,
+    *,
+    structures: Mapping[str, Structure] | None = None,
+) -> Any:
+    """Context in which `model` behaves as if `decision` had been carried out."""
+    known = structures if structures is not None else structures_of(model)
+    decision.check(known)
+    device = next(model.parameters()).device
+    factors = {}
+    for name, kept in decision.keep.items():
+        factor = torch.zeros(known[name].units, device=device)
+        factor[list(kept)] = 1.0
+        factors[name] = factor
+    return gated(model, factors, structures=known)
+
+
+@torch.no_grad()
+def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
+    """Remove, in place, every unit that `decision` does not keep.
+
+    When d of D hidden channels are kept, the mean inside RMSNorm changes. Exact again is
+    gain * sqrt(D / d) with eps * D / d; or, where eps must stay, with all writers * sqrt(d / D).
+    Returns True if the stock class can build the result from its config.
+    Raises Invalid if the decision does not fit the model.
+    """
+    structures = structures_of(model)
+    decision.check(structures)
+    tied = model.config.tie_word_embeddings
+    for name, kept in decision.keep.items():
+        structure = structures[name]
+        if len(kept) == structure.units or structure.kind == "layers":
+            continue
+        units = torch.tensor(kept)
+        for coupling in structure.couplings:
+            positions = coupling.index[units].reshape(-1).sort().values  # [kept * width]
+            _shrink(model, coupling.parameter, coupling.dim, positions)
+        _correct_norms(model, structure, len(kept))
+        remember_numbers(model, structure, kept)
+    if "layers" in decision.keep:
+        _drop_layers(model, structures["layers"], decision.keep["layers"])
+    if tied:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    for module in model.modules():
+        sync_features(module)
+    return refresh(model)
+
+
+def _shrink(model: nn.Module, name: str, dim: int, positions: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = getattr(module, leaf)
+    kept = old.detach().index_select(dim, positions.to(old.device)).contiguous()
+    setattr(module, leaf, nn.Parameter(kept, requires_grad=old.requires_grad))
+
+
+def remember_numbers(model: nn.Module, structure: Structure, kept: Sequence[int]) -> None:
+    """Where the function depends on it, note which of the original units are left."""
+    if structure.numbers is None:
+        return
+    path, _, leaf = structure.numbers.rpartition(".")
+    module = model.get_submodule(path)
+    device = next(module.parameters()).device
+    before = getattr(module, leaf, torch.arange(structure.units, device=device))
+    module.register_buffer(leaf, before[list(kept)])
+
+
+def _correct_norms(model: nn.Module, structure: Structure, kept: int) -> None:
+    share = structure.units / kept
+    for name in structure.writers:
+        model.get_parameter(name).mul_(share**-0.5)
+    for norm in structure.norms:
+        module = model.get_submodule(norm.module)
+        factor = share ** (norm.power / 2)
+        module.weight.copy_((module.weight + norm.offset) * factor - norm.offset)
+        if not structure.writers:
+            module.variance_epsilon *= share
+
+
+def _drop_layers(model: nn.Module, structure: Structure, kept: tuple[int, ...]) -> None:
+    path = structure.modules[0].rpartition(".")[0]
+    stack = model.get_submodule(path)
+    parent_path, _, leaf = path.rpartition(".")
+    remaining = nn.ModuleList(stack[i] for i in kept)
+    setattr(model.get_submodule(parent_path), leaf, remaining)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[i] for i in kept]
+
+
+def sync_features(module: nn.Module) -> None:
+    """Let the feature counts that a module states agree with its weight."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest absolute logit differences, over fixed tokens, and whether surgery was exact."""
+
+    max_abs_logit_difference: float
+    masked_minus_dense: float
+    tolerance: float
+    passed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the record."""
+        return asdict(self)
+
+
+def cut(model: PreTrainedModel, decision: Decision, tokens: Tensor) -> tuple[Verification, bool]:
+    """Carry out `decision` for real and compare with the masked model on `tokens` [batch, length].
+
+    Returns the verification and whether the stock class can build the result. The tolerance is 1e-4
+    in fp32 (5e-6 of the largest logit if above 20), 4 % of it in fp16 and bf16.
+    """
+    dense = logits(model, tokens)
+    with masked(model, decision):
+        expected = logits(model, tokens)
+    stock = slice_model(model, decision)
+    got = logits(model, tokens)
+    most = tolerance(model, dense)
+    difference = (got - expected).abs().max().item()
+    effect = (expected - dense).abs().max().item()
+    return Verification(difference, effect, most, difference <= most), stock
+
+
+def tolerance(model: PreTrainedModel, reference: Tensor) -> float:
+    """Logit difference that rounding explains, for logits as large as `reference`: see `cut`."""
+    largest = reference.abs().max().item()
+    exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
+    return max(1e-4, 5e-6 * largest) if exact else 0.04 * largest
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """Logits [batch, length, vocabulary] in fp32 on the CPU, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    output = model(tokens.to(device), use_cache=False).logits.float().cpu()
+    model.train(was_training)
+    return output
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters; shared ones are counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_decoder_parameters(model: PreTrainedModel) -> int:
+    """Parameters of the decoder blocks alone: no embedding, no final norm, no output head."""
+    layers = structures_of(model)["layers"]
+    return sum(count_parameters(model.get_submodule(name)) for name in layers.modules)

@@ -1,0 +1,154 @@
+"""Selection: the parameter budget is met, and what cannot be met is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_tiny
+
+from prunebench.errors import Invalid, Unsupported
+from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.selection import TOLERANCE, Budget, lowest, select
+from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import count_parameters, slice_model
+
+WIDE = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+}
+
+
+def scored(model, kinds, seed=0):
+    structures = structures_of(model)
+    generator = torch.Generator().manual_seed(seed)
+    scores = {
+        name: torch.rand(s.units, generator=generator)
+        for name, s in structures.items()
+        if s.kind in kinds
+    }
+    return Budget(model, structures), scores
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.2, 0.35, 0.5])
+@pytest.mark.parametrize("kinds", ["heads neurons", "neurons", "heads neurons hidden"])
+def test_target_is_met_and_counted_by_real_surgery(scope, sparsity, kinds):
+    model = make_tiny(**WIDE, vocab_size=64)
+    dense = count_parameters(model)
+    budget, scores = scored(model, kinds.split())
+    decision = select(budget, scores, sparsity, scope=scope)
+    slice_model(model, decision)
+    achieved = 1 - count_parameters(model) / dense
+    assert achieved == pytest.approx(decision.how["achieved"], abs=1e-12)
+    assert abs(achieved - sparsity) <= TOLERANCE
+
+
+def test_layer_scope_keeps_shapes_uniform():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    decision = select(budget, scores, 0.4)
+    for kind in ("heads", "neurons"):
+        assert len({len(kept) for name, kept in decision.keep.items() if kind in name}) == 1
+
+
+def test_lowest_scores_leave():
+    model = make_tiny()
+    budget, _ = scored(model, ())
+    scores = {"layers.0.neurons": torch.arange(48.0).flip(0)}
+    decision = lowest(budget, scores, {"layers.0.neurons": 5})
+    assert decision.keep["layers.0.neurons"] == tuple(range(43))
+
+
+def test_global_ranking_follows_the_scores():
+    model = make_tiny()
+    structures = structures_of(model)
+    budget = Budget(model, structures)
+    scores = {f"layers.{i}.neurons": torch.rand(48) + 10 * (i != 1) for i in range(3)}
+    decision = select(budget, scores, 0.1, scope="global")
+    assert set(decision.keep) == {"layers.1.neurons"}
+
+
+def test_multiples_are_kept():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    decision = select(budget, scores, 0.3, multiple_of={"neurons": 32, "heads": 2})
+    for name, kept in decision.keep.items():
+        assert len(kept) % (32 if "neurons" in name else 2) == 0
+    with pytest.raises(Invalid, match="multiple_of needs scope 'layer'"):
+        select(budget, scores, 0.3, scope="global", multiple_of={"neurons": 32})
+
+
+def test_no_structure_loses_its_last_unit():
+    budget, scores = scored(make_tiny(num_key_value_heads=1), ("heads", "neurons"))
+    for scope in ("layer", "global"):
+        decision = select(budget, scores, 0.33, scope=scope)
+        assert all(kept for kept in decision.keep.values())
+        assert not any("heads" in name for name in decision.keep)
+
+
+def test_unreachable_target_says_what_is_reachable():
+    budget, scores = scored(make_tiny(), ("heads",))
+    with pytest.raises(Unsupported, match=r"sparsity 0.500 cannot be reached.*removes 0\.\d+"):
+        select(budget, scores, 0.5)
+
+
+@pytest.mark.parametrize(
+    "scores, message",
+    [
+        ({}, "at least one structure"),
+        ({"layers.0.heads": torch.rand(3)}, "shape"),
+        ({"layers.0.heads": torch.tensor([1.0, float("nan")])}, "finite"),
+        ({"nonsense": torch.rand(3)}, "unknown structure"),
+    ],
+)
+def test_bad_scores_are_refused(scores, message):
+    budget, _ = scored(make_tiny(), ())
+    with pytest.raises(Invalid, match=message):
+        select(budget, scores, 0.2)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5])
+def test_sparsity_outside_the_unit_interval_is_refused(sparsity):
+    budget, scores = scored(make_tiny(), ("neurons",))
+    with pytest.raises(Invalid, match=r"\[0, 1\)"):
+        select(budget, scores, sparsity)
+
+
+def test_whole_layers_are_counted_and_removed():
+    model = make_tiny(num_hidden_layers=8)
+    dense = count_parameters(model)
+    budget, scores = scored(model, ("layers",))
+    decision = select(budget, scores, 0.5)
+    slice_model(model, decision)
+    assert 1 - count_parameters(model) / dense == pytest.approx(decision.how["achieved"])
+    assert len(model.model.layers) == len(decision.keep["layers"])
+
+
+def test_ties_are_broken_by_position():
+    budget, _ = scored(make_tiny(), ())
+    scores = {"layers.0.neurons": torch.zeros(48)}
+    assert lowest(budget, scores, {"layers.0.neurons": 2}).keep["layers.0.neurons"][0] == 2
+
+
+def test_decision_survives_json():
+    decision = Decision({"hidden": (0, 2), "layers.0.heads": (1,)}, {"scope": "layer"})
+    assert Decision.from_json(decision.to_json()) == decision
+    with pytest.raises(Invalid, match="decision.json: expected a decision"):
+        Decision.from_json('{"keep": [1]}', where="decision.json")
+
+
+def test_llama_7b_counts_on_the_meta_device():
+    """LLM-Pruner's 25 % of layers 4..29 leaves 5,422,977,024 of 6,738,415,616 parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig())
+    structures = structures_of(model)
+    budget = Budget(model, structures)
+    assert budget.total == 6_738_415_616
+    inner = [s for s in structures.values() if s.layer is not None and 4 <= s.layer < 30]
+    removed = {s.name: 8 if s.kind == "heads" else 2752 for s in inner}
+    assert budget.left(removed) == 5_422_977_024
+    scores = {s.name: torch.rand(s.units) for s in inner}
+    for scope in ("layer", "global"):
+        assert abs(select(budget, scores, 0.5, scope=scope).how["achieved"] - 0.5) <= TOLERANCE
