@@ -39,9 +39,9 @@ def describe_error(error: BaseException) -> str:
 
 
 FULL = ("can't allocate memory", "not enough memory", "out of memory")
-"""What an allocator says that has a plain RuntimeError for it."""
+"""Out-of-memory messages that arrive as plain RuntimeErrors."""
 
 
 def unknown(where: str, got: str, known: Any) -> str:
-    """Message on a name that is none of the known ones."""
+    """Message on an unknown name."""
     return f"{where}: unknown name {got!r}; known: {', '.join(known)}"

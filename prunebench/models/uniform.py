@@ -1,4 +1,5 @@
-"""Saved pruned models whose layers differ in shape, made alike so that stock classes load them.
+"""Saved pruned models whose layers differ in shape, given uniform layers so that stock
+classes can load them.
 
 pad  zero units join every layer until it has as many as the largest one. A unit of zeros adds
      nothing, so the function stays what was measured; parameters and time grow.

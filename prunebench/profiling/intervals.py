@@ -28,7 +28,7 @@ def speedup(
 
     `ratio` is the median over rounds of baseline / model. `low` and `high` are two of the ordered
     ratios between which the true median lies with at least `confidence`, whatever the distribution
-    of the noise (the sign test turned round); None where the rounds are too few for that.
+    of the noise (an inverted sign test); None where the rounds are too few for that.
     `share_of_limit` is ratio / limit, as a fraction.
     """
     ratios = sorted(b / m for b, m in zip(baseline, model, strict=True))

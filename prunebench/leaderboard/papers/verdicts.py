@@ -2,7 +2,7 @@
 
 A number is compared only with rows of the same model, method, parameters, sparsity (as the paper
 counts it), protocol and tuning; otherwise the verdict is "not comparable", with the reason. What is
-`recalled` is shown as unconfirmed and judged by nobody.
+`recalled` is shown as unconfirmed and not judged.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from prunebench.leaderboard.views.columns import titles
 if TYPE_CHECKING:
     import pandas as pd
 
-COSTS = {  # by which of them a reader may want to judge
+COSTS = {  # the cost axes offered to the reader
     "parameters": "size",
     "prefill_ms": "latency",
     "decode_ms_per_token": "latency",
