@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ def _folder_of(variable: str) -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"{variable} names no folder: the real files are not here")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Random numbers that a test draws without a seed do not depend on which tests ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
