@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench.errors import Unsupported
@@ -37,6 +38,7 @@ from .schedule import (
     native_counts,
 )
 from .shrink import restore
+from .taylor import taylor_ranking
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
@@ -54,10 +56,16 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     schedule, events = plan(ctx, scored, options, steps=data.steps)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training, dtype, adapted = model.training, model.dtype, target_names(model, settings)
+    fixed = taylor_ranking(model, scored, ctx) if options.ranking == "taylor" else None
+    if options.cut == "at_once":
+        fixed = _decided(model, data, settings, Pruner(model, scored, events, options, fixed), ctx)
+        events = {0: events[max(events)]} if events else {}
     quantise(model, adapted, options.bits)
     wrapped = attach(model, settings, seed=ctx.seed)
     check_targets(model, scored)
-    pruner = Pruner(model, scored, events, options)
+    pruner = Pruner(model, scored, events, options, fixed)
+    if options.cut == "at_once" and events:
+        pruner.rebuild(0)
     report = _train(wrapped, data, settings, pruner, ctx)
     if options.bits != 16:
         merge_quantised(model, adapted, dtype)
@@ -91,11 +99,28 @@ def plan(
             f"{error}; protect_first and protect_last say how many layers are left out"
         ) from None
     final = {name: count - len(kept.get(name, range(count))) for name, count in units.items()}
-    return schedule, exact_counts(schedule, final)
+    return schedule, exact_counts(schedule, final, rounding=options.rounding)
+
+
+def _decided(
+    model: PreTrainedModel, data: TuningData, settings: Tuning, pruner: Pruner, ctx: Context
+) -> dict[str, Tensor]:
+    """The ranking [units] at the end of a whole run, whose adapters are then thrown away."""
+    wrapped = attach(model, settings, seed=ctx.seed)
+    check_targets(model, pruner.present)
+    report = _train(wrapped, data, settings, pruner, ctx, part="decision")
+    wrapped.unload()
+    ctx.note("deciding", {"tuning_tokens": report["tuning_tokens"], "steps": report["steps"]})
+    return pruner.ranking()
 
 
 def _train(
-    wrapped: Any, data: TuningData, settings: Tuning, pruner: Pruner, ctx: Context
+    wrapped: Any,
+    data: TuningData,
+    settings: Tuning,
+    pruner: Pruner,
+    ctx: Context,
+    part: str = "tuning",
 ) -> dict[str, Any]:
     """Tune with the gates in place, on the campaign's whole budget."""
     # Weights whose shapes change cannot be read back into a model of the first shapes.
@@ -104,7 +129,7 @@ def _train(
         wrapped,
         data,
         settings,
-        workdir=ctx.workdir / _digest(ctx),
+        workdir=ctx.workdir / _digest(ctx) / part,
         seed=ctx.seed,
         device=ctx.device,
         callbacks=[pruner],

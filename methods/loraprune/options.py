@@ -55,6 +55,9 @@ class Options:
     warmup: float
     cooldown: float | None
     prune_every: int | None
+    rounding: str
+    cut: str
+    ranking: str
     protect_first: float
     protect_last: int | None
     native: bool
@@ -81,6 +84,8 @@ class Options:
             )
         if self.ratio is not None and not self.native:
             raise Invalid("loraprune: ratio needs native: true; without it the sparsity decides")
+        if self.cut == "at_once" and (self.shrink or self.bits != 16):
+            raise Invalid("loraprune: cut: at_once is for whole models: no shrink, and bits: 16")
         if self.shrink and self.bits != 16:
             raise Invalid(
                 f"loraprune: shrink needs bits: 16, got {self.bits}; quantised weights are stored "

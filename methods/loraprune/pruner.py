@@ -29,6 +29,7 @@ class Pruner(TrainerCallback):
 
     scored    structure name -> Structure, as `model` was when training began
     events    optimizer step -> units removed of each structure from then on
+    fixed     scores [units] that are taken as they are, instead of averages over the training
     averages  structure name -> Tensor [units], all units that there were at first
     masks     structure name -> Tensor [units] of 0 and 1
 
@@ -41,10 +42,14 @@ class Pruner(TrainerCallback):
         scored: Mapping[str, Structure],
         events: Mapping[int, Mapping[str, int]],
         options: Options,
+        fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.events, self.options = model, events, options
         device = next(model.parameters()).device
         self.averages = {n: torch.zeros(s.units, device=device) for n, s in scored.items()}
+        self.learns = fixed is None
+        for name, scores in (fixed or {}).items():
+            self.averages[name].copy_(scores)
         self.masks = {n: torch.ones(s.units, device=device) for n, s in scored.items()}
         self.updates = torch.zeros((), dtype=torch.long)  # of the averages so far
         self.dropped = torch.zeros((), dtype=torch.long)  # steps without finite scores
@@ -72,6 +77,8 @@ class Pruner(TrainerCallback):
     @torch.no_grad()
     def observe(self) -> None:
         """Take the scores of this step into the averages; drop them all if one is not finite."""
+        if not self.learns:
+            return
         scores = {}
         for name, structure in self.present.items():
             found = unit_scores(self.model, structure, self.factors[name], self.options.formula)
@@ -87,7 +94,7 @@ class Pruner(TrainerCallback):
     @torch.no_grad()
     def rebuild(self, step: int) -> None:
         """Mask the units with the lowest averages, so many of each structure as the event says."""
-        if not self.updates:
+        if self.learns and not self.updates:
             raise Failure(
                 f"loraprune: no finite score in the {int(self.dropped)} steps before the first "
                 "pruning event; lower recovery.learning_rate, or set recovery.precision: fp32 or "

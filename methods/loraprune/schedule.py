@@ -80,17 +80,45 @@ def native_counts(schedule: Schedule, units: Mapping[str, int]) -> dict[int, dic
     }
 
 
-def exact_counts(schedule: Schedule, final: Mapping[str, int]) -> dict[int, dict[str, int]]:
+def exact_counts(
+    schedule: Schedule, final: Mapping[str, int], *, rounding: str = "budget"
+) -> dict[int, dict[str, int]]:
     """Event -> units removed of each structure; the last event removes `final`.
 
     Heads and neurons share no parameter, so what leaves is linear in their counts: the same share
     s(t) / s_f of each final count meets s(t) up to rounding, and never falls as s(t) rises.
+
+    rounding  "down": every structure's count is rounded down, as released. Where layers have few
+              units they then all lose one at the same event, late. "budget": the units of one kind
+              leave one by one, each from the structure that is furthest behind its share, so that
+              the number that is gone is never further than half a unit from what s(t) asks for
     """
     events = schedule.events(exact=True)
-    counts = {
-        step: {name: int(n * schedule.at(step) / schedule.final) for name, n in final.items()}
-        for step in events[:-1]
-    }
-    if events:
-        counts[events[-1]] = dict(final)
+    if not events:
+        return {}
+    shares = {step: schedule.at(step) / schedule.final for step in events[:-1]}
+    if rounding == "down":
+        counts = {s: {n: int(c * share) for n, c in final.items()} for s, share in shares.items()}
+    else:
+        counts = _by_budget(shares, final)
+    return {**counts, events[-1]: dict(final)}
+
+
+def _by_budget(
+    shares: Mapping[int, float], final: Mapping[str, int]
+) -> dict[int, dict[str, int]]:
+    """Of every kind (the last part of a structure's name) the nearest whole number of units."""
+    kinds: dict[str, list[str]] = {}
+    for name in final:
+        kinds.setdefault(name.rpartition(".")[2], []).append(name)
+    gone = dict.fromkeys(final, 0)
+    counts = {}
+    for step, share in shares.items():
+        for names in kinds.values():
+            wanted = round(share * sum(final[name] for name in names))
+            for _ in range(wanted - sum(gone[name] for name in names)):
+                # Ties: the last layer first, for early layers are the ones that models miss most.
+                behind = max(reversed(names), key=lambda name: final[name] * share - gone[name])
+                gone[behind] += 1
+        counts[step] = dict(gone)
     return counts

@@ -355,3 +355,48 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
     assert result["cost"]["backward_tokens"] == result["method_notes"]["tuning"]["tuning_tokens"]
     assert result["export"]["path"] == "model"
     json.dumps(result)
+
+
+def test_cut_at_once_removes_what_the_steps_removed_and_tunes_the_original(tokenizer, tmp_path):
+    stepwise, by_steps, _ = run(tokenizer, tmp_path / "a")
+    at_once, decision, ctx = run(tokenizer, tmp_path / "b", cut="at_once")
+    assert decision.keep == by_steps.keep
+    assert not torch.equal(logits(at_once, TOKENS), logits(stepwise, TOKENS))
+    assert ctx.notes["deciding"]["tuning_tokens"] == ctx.notes["tuning"]["tuning_tokens"]
+    spent = ctx.cost.report()
+    assert spent["forward_tokens"] == 2 * ctx.notes["tuning"]["tuning_tokens"]
+    assert not any(isinstance(module, LoraLayer) for module in at_once.modules())
+
+
+def test_what_is_cut_at_once_is_away_from_the_first_step(tokenizer, tmp_path, monkeypatch):
+    seen = []
+
+    class Spy(Pruner):
+        def on_step_begin(self, args, state, control, **kwargs):
+            gone = sum(int((mask == 0).sum()) for mask in self.masks.values())
+            seen.append((self.learns, state.global_step, gone))
+
+    monkeypatch.setattr(method, "Pruner", Spy)
+    _, decision, _ = run(tokenizer, tmp_path, cut="at_once")
+    first = {learns: gone for learns, step, gone in seen if step == 0}
+    structures = structures_of(model_of())
+    left = sum(structures[n].units - len(kept) for n, kept in decision.keep.items())
+    assert first == {True: 0, False: left} and left > 0
+
+
+def test_the_taylor_ranking_is_that_of_llm_pruner(tokenizer, tmp_path):
+    from prunebench_plugin_loraprune.taylor import taylor_ranking
+
+    model = model_of()
+    ctx = context(model, tokenizer, tmp_path)
+    scored = {n: s for n, s in ctx.structures.items() if s.kind in ("heads", "neurons")}
+    ranking = taylor_ranking(model, scored, ctx)
+    _, decision, _ = run(tokenizer, tmp_path / "run", ranking="taylor", protect_last=0)
+    for name, kept in decision.keep.items():
+        lowest = ranking[name].argsort(stable=True)[: scored[name].units - len(kept)]
+        assert sorted(set(range(scored[name].units)) - set(kept)) == sorted(lowest.tolist())
+
+
+def test_cut_at_once_is_refused_with_shrinking(tokenizer, tmp_path):
+    with pytest.raises(Invalid, match="at_once.*no shrink"):
+        run(tokenizer, tmp_path, cut="at_once", shrink=True)

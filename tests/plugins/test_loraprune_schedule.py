@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prunebench.errors import Invalid
@@ -168,3 +170,47 @@ def test_contradictions_are_named():
         options(shrink=True, bits=8)
     with pytest.raises(Invalid, match="eta"):
         options(eta=-1)
+
+
+FINALS = st.dictionaries(
+    st.builds("layers.{}.{}".format, st.integers(0, 5), st.sampled_from(["heads", "neurons"])),
+    st.integers(0, 40),
+    min_size=1,
+)
+
+
+def excess(schedule, final, rounding):
+    """By how many units the number that is gone is off the schedule, at worst, for each kind."""
+    worst = 0.0
+    for step, gone in list(exact_counts(schedule, final, rounding=rounding).items())[:-1]:
+        share = schedule.at(step) / schedule.final
+        for kind in ("heads", "neurons"):
+            names = [name for name in final if name.endswith(kind)]
+            wanted = share * sum(final[name] for name in names)
+            worst = max(worst, abs(sum(gone[name] for name in names) - wanted))
+    return worst
+
+
+@given(FINALS, st.integers(30, 400), st.sampled_from([0.2, 0.5]))
+def test_counts_follow_the_budget_within_half_a_unit(final, steps, sparsity):
+    schedule = Schedule(steps=steps, final=sparsity, every=3)
+    counts = list(exact_counts(schedule, final).values())
+    assert counts[-1] == final
+    for earlier, later in zip(counts, counts[1:], strict=False):
+        assert all(earlier[name] <= later[name] <= final[name] for name in final)
+    assert excess(schedule, final, "budget") <= 0.5 + 1e-9
+
+
+def test_coarse_units_leave_one_by_one_and_with_released_rounding_all_at_once():
+    schedule = Schedule(steps=290, final=0.5, cooldown=0.34, every=5)
+    final = {f"layers.{i}.heads": 2 for i in range(6)}
+
+    def gone(rounding):
+        counts = exact_counts(schedule, final, rounding=rounding)
+        return list(dict.fromkeys(sum(removed.values()) for removed in counts.values()))
+
+    assert gone("down") == [0, 6, 12]
+    assert len(gone("budget")) >= 10 and gone("budget")[-1] == 12
+    assert excess(schedule, final, "down") > 5 and excess(schedule, final, "budget") <= 0.5
+    first = next(c for c in exact_counts(schedule, final).values() if sum(c.values()) == 1)
+    assert first["layers.5.heads"] == 1  # ties: the last layer first
