@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 COUNT_WEIGHT = 10.0  # released code
+POLE = 0.5  # where the bimodal loss draws the weights, above 0 and below
 
 
 def count_loss(mask: Tensor, kept: int, *, relative: bool) -> Tensor:
@@ -22,7 +23,7 @@ def count_loss(mask: Tensor, kept: int, *, relative: bool) -> Tensor:
 def bimodal_loss(mask: Tensor) -> Tensor:
     """Mean of (w - 1/2)^2 over w > 0 plus mean of (w + 1/2)^2 over w <= 0; an empty side is 0."""
     upper = mask > 0
-    return _mean((mask - 0.5).square(), upper) + _mean((mask + 0.5).square(), ~upper)
+    return _mean((mask - POLE).square(), upper) + _mean((mask + POLE).square(), ~upper)
 
 
 def identity_loss(down: Tensor, up: Tensor, *, kind: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from .options import Options
 from .schedule import Schedule, mask_rate
 from .sparsifier import Sparsifier
 from .steering import Steering
+from .taylor import taylor_scores
 from .width import Width, choose_width
 
 
@@ -55,6 +56,8 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
         tied=model.config.tie_word_embeddings,
         seed=ctx.seed,
     )
+    if options.mask_start == "taylor":
+        sparsifier.start_from(taylor_scores(model, ctx))
     wrapped = attach(model, settings, seed=ctx.seed)
     sparsifier.attach(model)
     steering = Steering(sparsifier)
@@ -84,7 +87,7 @@ def _train(
         device=ctx.device,
         callbacks=[steering],
         penalty=lambda *_: sparsifier.penalty(),
-        rates={f"{Sparsifier.NAME}.mask": rate},
+        rates={f"{Sparsifier.NAME}.mask": rate, f"{Sparsifier.NAME}.": options.module_rate},
     )
     report = fit(tuner)
     ctx.cost.forward(report["tuning_tokens"])
@@ -141,11 +144,20 @@ def _note(ctx: Context, steering: Steering, width: Width, report: dict[str, Any]
         }
         apart = {"separation": [[step, apart] for step, _, apart in steering.history]}
         ctx.note("mask_count", _lines("Channels that the mask keeps", "channels", counts))
+        early = {"overlap": steering.settled_early(), "chance": _chance(steering)}
+        title = "Share of the channels that leave which the mask would have removed then already"
+        ctx.note("mask_overlap", _lines(title, "share", early))
         title = "Mean gate of the channels that stay, less that of those that leave"
         ctx.note("mask_separation", _lines(title, "difference", apart))
 
 
-def _lines(title: str, y_label: str, series: Mapping[str, list[list[float]]]) -> dict[str, Any]:
+def _chance(steering: Steering) -> list[tuple[int, float]]:
+    """The overlap of two sets of channels that know nothing of each other, at every point."""
+    keep = steering.sparsifier.keep
+    return [(step, 1.0 - keep.mean().item()) for step, *_ in steering.history]
+
+
+def _lines(title: str, y_label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
     """A note that is drawn as lines over optimizer steps."""
     return {
         "plot": "line",

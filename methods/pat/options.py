@@ -47,6 +47,8 @@ class Options:
     decay: str
     identity_on: str
     trainable_mask: bool
+    mask_start: str
+    module_rate: float
     milestone: float
     mask_travel: float | None
     rank: int | None
@@ -64,6 +66,8 @@ class Options:
         options = cls(**{**defaults, **given}, **rest)
         if options.width is not None and options.multiple_of is not None:
             raise Invalid("pat: width and multiple_of: give one of them, the width is rounded once")
+        if options.mask_start == "gates" and not options.trainable_mask:
+            raise Invalid("pat: mask_start: gates needs a mask that is trained; taylor does not")
         return options
 
     def hsm_rank(self, width: int) -> int:

@@ -45,6 +45,11 @@ class Schedule:
             )
         return schedule
 
+    @property
+    def waits(self) -> int:
+        """Steps in which a mask that starts from the gates' gradients gathers them."""
+        return self.freeze // 4
+
     def temperature(self, step: int) -> float:
         """tau(s) = 1 / (1 - ln s / ln s0), with the released guards; constant after the freeze."""
         at = min(max(1, step), self.freeze, self.milestone)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from prunebench.pruning.structure import Structure
 
-from .losses import bimodal_loss, count_loss, identity_loss
+from .losses import POLE, bimodal_loss, count_loss, identity_loss
 from .options import Options
 from .schedule import Schedule, soft_gate
 
@@ -61,6 +61,7 @@ class Sparsifier(nn.Module):
     kept     how many channels stay
     step     the optimizer step, set from outside before every forward pass
     keep     Tensor [width] of 0 and 1: what stays, decided by `settle`
+    waiting  the mask's weights do not move yet: evidence is gathered for their start
     """
 
     NAME = "sparsifier"
@@ -79,6 +80,7 @@ class Sparsifier(nn.Module):
         self.writers = [gate.module for gate in structure.gates]
         self.kept, self.options, self.schedule = kept, options, schedule
         self.step, self.settled, self.hard = 0, False, False
+        self.waiting = options.mask_start == "gates"
         self.mask = nn.Parameter(torch.zeros(structure.units), options.trainable_mask)
         rank = options.hsm_rank(structure.units)
         self.register_buffer("keep", torch.zeros(structure.units), persistent=False)
@@ -137,6 +139,19 @@ class Sparsifier(nn.Module):
         gate, stays = self.current_gate(), self.ranked().bool()
         return (gate[stays].mean() - gate[~stays].mean()).item()
 
+    @torch.no_grad()
+    def start_from(self, scores: Tensor) -> None:
+        """Set the weights in the order of scores [width]: the `kept` largest above 0, none far off.
+
+        Evenly spaced from the poles of the bimodal loss, 1/2 and -1/2, to 0: what is near the border
+        can still change sides.
+        """
+        order = scores.to(self.mask.device).argsort(descending=True, stable=True)
+        leaving = self.mask.numel() - self.kept
+        above = torch.linspace(POLE, POLE / self.kept, self.kept)
+        below = torch.linspace(-POLE / leaving, -POLE, leaving)
+        self.mask[order] = torch.cat([above, below]).to(self.mask)
+
     def settle(self) -> None:
         """Decide which channels stay; from now on the mask itself does not change."""
         self.keep.copy_(self.ranked())
@@ -148,7 +163,7 @@ class Sparsifier(nn.Module):
         """What is added to the cross-entropy at this step."""
         options = self.options
         total = self.mask.new_zeros(())
-        if options.trainable_mask and not self.settled:
+        if options.trainable_mask and not self.settled and not self.waiting:
             relative = options.count_loss == "relative"
             total = total + count_loss(self.mask, self.kept, relative=relative)
             if options.bimodal_loss:

@@ -22,17 +22,24 @@ class Steering(TrainerCallback):
     """Sets the sparsifier's step before every optimizer step, and settles the mask at the freeze.
 
     history  rows of (step, number of weights above 0, separation of the gates), up to the freeze
+    chosen   beside each row: Tensor [width], 1 for the channels that would stay
+    evidence Tensor [width]: squared gradients of the gates, summed up while the mask waits
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
         self.sparsifier = sparsifier
         self.every = max(1, sparsifier.schedule.freeze // POINTS)
         self.history: list[tuple[int, int, float]] = []
+        self.chosen: list[Tensor] = []
+        self.evidence = torch.zeros_like(sparsifier.mask, requires_grad=False)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """`state.global_step` counts the optimizer steps done."""
         sparsifier, step = self.sparsifier, state.global_step
         sparsifier.step = step
+        if sparsifier.waiting and step >= sparsifier.schedule.waits:
+            sparsifier.waiting = False
+            sparsifier.start_from(self.evidence)
         if sparsifier.settled or not sparsifier.options.trainable_mask:
             return
         freeze = sparsifier.schedule.freeze
@@ -44,18 +51,43 @@ class Steering(TrainerCallback):
         elif step % self.every == 0:
             self._observe(step)
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """While the mask waits, its gradient is evidence and moves nothing."""
+        mask = self.sparsifier.mask
+        if self.sparsifier.waiting and mask.grad is not None:
+            self.evidence += mask.grad.square()
+            mask.grad = None
+
+    def settled_early(self) -> list[tuple[int, float]]:
+        """(step, share of the channels that leave in the end which were to leave then already)."""
+        gone = self.sparsifier.keep == 0
+        shares = [((kept == 0) & gone).sum().item() / gone.sum().item() for kept in self.chosen]
+        return [(row[0], share) for row, share in zip(self.history, shares, strict=True)]
+
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the weights: the mask settles again from its own."""
-        return {"history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3)}
+        width = self.sparsifier.mask.numel()
+        chosen = [kept.to("cpu", torch.uint8) for kept in self.chosen]
+        return {
+            "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
+            "chosen": torch.stack(chosen) if chosen else torch.zeros(0, width, dtype=torch.uint8),
+            "evidence": self.evidence.cpu(),
+            "waiting": torch.tensor(self.sparsifier.waiting),
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up where a checkpoint left off."""
         rows = tensors["history"].tolist()
         self.history = [(int(step), int(count), separation) for step, count, separation in rows]
+        device = self.sparsifier.mask.device
+        self.chosen = [kept.to(device) for kept in tensors["chosen"]]
+        self.evidence = tensors["evidence"].to(device)
+        self.sparsifier.waiting = bool(tensors["waiting"])
 
     def _observe(self, step: int) -> None:
         positive = int((self.sparsifier.mask > 0).sum())
         self.history.append((step, positive, self.sparsifier.separation()))
+        self.chosen.append(self.sparsifier.ranked())
 
     def _check_separation(self) -> None:
         step, positive, separation = self.history[-1]
