@@ -19,7 +19,7 @@ from prunebench.estimate import Assumptions, plan_rows, plan_text, sizes_of, sta
 from prunebench.estimate.sizes import count, lora_parameters
 from prunebench.estimate.table import PlanRow
 from prunebench.evaluation.perplexity import losses
-from prunebench.models import folders, shapes
+from prunebench.models import checks, folders, shapes
 from prunebench.profiling.memory import watch
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.saliency import channel_saliency, sides_of
@@ -91,7 +91,7 @@ def test_bytes_on_disk_are_those_of_a_saved_model(tmp_path, tokenizer, keep):
     uniform = slice_model(model, Decision(units))
     folders.save(model, tokenizer, tmp_path / "m", uniform=uniform)
     kept = count(model, 4).parameters / dense.parameters
-    on_disk = sum(path.stat().st_size for path in folders.weight_files(tmp_path / "m"))
+    on_disk = sum(path.stat().st_size for path in checks.weight_files(tmp_path / "m"))
     assert on_disk == pytest.approx(kept * dense.weight_bytes, rel=0.01)
 
 

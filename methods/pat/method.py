@@ -15,6 +15,7 @@ from prunebench.pruning.protection import require
 from prunebench.pruning.selection import lowest
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import logits
+from prunebench.pruning.tying import head_is_tied
 from prunebench.recovery import Collator, Tuning, TuningData, attach, encode, fit, merge, trainer
 
 from .fold import check, fold
@@ -53,7 +54,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
         kept=width.kept,
         options=options,
         schedule=schedule,
-        tied=model.config.tie_word_embeddings,
+        tied=head_is_tied(model),
         seed=ctx.seed,
     )
     if options.mask_start == "taylor":
@@ -157,7 +158,9 @@ def _chance(steering: Steering) -> list[tuple[int, float]]:
     return [(step, 1.0 - keep.mean().item()) for step, *_ in steering.history]
 
 
-def _lines(title: str, y_label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+def _lines(
+    title: str, y_label: str, series: Mapping[str, Sequence[Sequence[float]]]
+) -> dict[str, Any]:
     """A note that is drawn as lines over optimizer steps."""
     return {
         "plot": "line",

@@ -143,8 +143,8 @@ class Sparsifier(nn.Module):
     def start_from(self, scores: Tensor) -> None:
         """Set the weights in the order of scores [width]: the `kept` largest above 0, none far off.
 
-        Evenly spaced from the poles of the bimodal loss, 1/2 and -1/2, to 0: what is near the border
-        can still change sides.
+        Evenly spaced from the poles of the bimodal loss, 1/2 and -1/2, to 0: what is near the
+        border can still change sides.
         """
         order = scores.to(self.mask.device).argsort(descending=True, stable=True)
         leaving = self.mask.numel() - self.kept

@@ -105,7 +105,7 @@ def _config(entry: Model) -> PretrainedConfig:
     if entry.kind == "hub":
         by_id: Mapping[str, str] = {s.hub.lower(): name for name, s in shapes().items()}
         if entry.source.lower() not in by_id:
-            raise Unsupported(f"no shape is known for {entry.source} (prunebench/models/shapes.yaml)")
+            raise Unsupported(f"no shape is known for {entry.source} (models/shapes.yaml)")
         return make_config(by_id[entry.source.lower()])
     return _config_of_folder(entry)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid, Unsupported
-from prunebench.models.folders import MARKER, weight_files
+from prunebench.models.checks import weight_files
+from prunebench.models.folders import MARKER
 from prunebench.models.stock_tokenizer import save_stock_tokenizer
 from prunebench.whole import whole_folder
 

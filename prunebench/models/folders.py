@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.models.checks import (
+    INDEX,
+    PIECES,
+    SINGLE,
+    check_finite,
+    check_fit,
+    check_folder,
+    shapes_in,
+    weight_files,
+)
 from prunebench.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -40,20 +50,20 @@ def load(
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
-    folder = Path(source)
-    if folder.is_dir():
-        check_folder(folder)
-    elif folder.is_absolute() or len(folder.parts) > 2:
-        raise Invalid(f"model {source}: expected a folder or a hub id, found no such folder")
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    from prunebench.pruning.tying import head_is_tied
+
+    folder = folder_of(source, revision)
+    check_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         if _mixed(folder):
             model = _load_mixed(folder, dtype=getattr(torch, dtype))
         else:
-            model = _load_stock(str(source), dtype=getattr(torch, dtype), **options)
+            model = _load_stock(folder, trust_remote_code, dtype=getattr(torch, dtype))
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise Invalid(f"model {source}: {_why_not_loaded(error, folder)}") from None
+        raise Invalid(f"model {source}: {_why_not_loaded(error)}") from None
+    check_finite(source, model)
+    model.config.tie_word_embeddings = head_is_tied(model)
     if getattr(model.config, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
     return model.to(device).eval(), tokenizer
@@ -88,28 +98,37 @@ def save(
     return marker["loadable_by"]
 
 
-def check_folder(folder: Path) -> None:
-    """Raise Invalid unless the folder has a config, a tokenizer and complete safetensors."""
-    if not (folder / "config.json").is_file():
-        raise Invalid(f"model {folder}: expected a Hugging Face folder, found no config.json")
-    for path in weight_files(folder):
-        if not path.is_file():
-            raise Invalid(f"model {folder}: missing shard {path.name}")
+def folder_of(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: itself, or the snapshot of a hub id, downloaded where it is not yet.
 
+    Of a repository only what loading needs is taken: safetensors in its main folder and the files
+    beside them. Raises Invalid, in one line, for what is neither a folder nor on the hub.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or len(folder.parts) > 2:
+        raise Invalid(f"model {source}: expected a folder or a hub id, found no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, as its index names them."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return [folder / name for name in names]
-    single = folder / "model.safetensors"
-    if not single.is_file():
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        what = "only pickled weights" if pickled else "no safetensors weights"
-        how = "; docs/paper-reproduction.md says how to convert them" if pickled else ""
-        raise Invalid(f"model {folder}: expected safetensors, found {what}{how}")
-    return [single]
+    wanted = ["*.json", "*.txt", "*.jinja", "*.py", "*.tiktoken", *PIECES]
+    try:
+        small = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+        index = Path(small) / INDEX
+        weights = (
+            sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if index.is_file()
+            else [SINGLE]
+        )
+        return Path(
+            snapshot_download(str(source), revision=revision, allow_patterns=[*wanted, *weights])
+        )
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise Invalid(
+            f"model {source}: not a local folder, and not on the hub or in its cache: {first}"
+        ) from None
 
 
 def weights_digest(folder: Path) -> str:
@@ -129,7 +148,10 @@ def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: b
     head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
     biases, and has no such rule.
     """
+    from prunebench.pruning.tying import head_is_tied
+
     config = model.config
+    config.tie_word_embeddings = head_is_tied(model)
     # What `load` reads itself has the names that parameters have in memory.
     options = {"save_original_format": uniform}
     if _accepts(config):
@@ -159,7 +181,7 @@ def _accepts(config: PreTrainedConfig) -> bool:
     return True
 
 
-def _load_stock(source: str, **options: Any) -> PreTrainedModel:
+def _load_stock(folder: Path, trust_remote_code: bool, *, dtype: torch.dtype) -> PreTrainedModel:
     """Load through transformers, strictly: it would draw what is missing at random, and go on.
 
     Sizes may differ there only for this function to name the weight; no such model is returned.
@@ -167,13 +189,14 @@ def _load_stock(source: str, **options: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(
-        source,
+        folder,
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        **options,
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
     )
-    _check_fit(source, report)
+    check_fit(folder, model, report, shapes_in(weight_files(folder)))
     return model
 
 
@@ -193,6 +216,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
 
     from prunebench.pruning.architectures import refresh, structures_of
     from prunebench.pruning.surgery import sync_features
+    from prunebench.pruning.tying import head_name, tie
 
     tensors: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
@@ -200,7 +224,9 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    _tie(model)
+    tied = head_name(model) not in tensors
+    if tied:
+        tie(model)
     expected = {name for name, _ in model.named_parameters()}
     numbers = {structure.numbers for structure in structures_of(model).values()}
     missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
@@ -216,16 +242,12 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
             module.register_buffer(leaf, tensor)
         else:
             setattr(module, leaf, nn.Parameter(tensor.to(dtype)))
-    _tie(model)
+    if tied:
+        tie(model)
     for module in model.modules():
         sync_features(module)
     refresh(model)
     return model
-
-
-def _tie(model: PreTrainedModel) -> None:
-    if model.config.tie_word_embeddings:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
 
 
 def describe(folder: Path) -> Mapping[str, Any]:
@@ -234,24 +256,7 @@ def describe(folder: Path) -> Mapping[str, Any]:
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}
 
 
-def _check_fit(source: str | Path, report: Mapping[str, Any]) -> None:
-    """Raise Invalid unless every weight came from a file, and every weight in a file has its place.
-
-    transformers itself draws what is missing at random, and leaves out what has no place.
-    """
-    misfits = [
-        f"{name} has shape {tuple(got)}, the config says {tuple(expected)}"
-        for name, got, expected in sorted(report["mismatched_keys"])
-    ]
-    misfits += [f"{name} is missing" for name in sorted(report["missing_keys"])]
-    surplus = (name for name in report["unexpected_keys"] if name.endswith(".weight"))
-    misfits += [f"{name} is not in the config's model" for name in sorted(surplus)]
-    if misfits:
-        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
-        raise Invalid(f"model {source}: weights and config disagree: {misfits[0]}{more}")
-
-
-def _why_not_loaded(error: Exception, folder: Path) -> str:
+def _why_not_loaded(error: Exception) -> str:
     """One line for the user on an error of transformers or safetensors."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -266,6 +271,4 @@ def _why_not_loaded(error: Exception, folder: Path) -> str:
             "trust_remote_code: true (`prunebench convert` makes Baichuan-7B load without)"
         )
     first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-    if isinstance(error, OSError) and not folder.is_dir():
-        return f"neither a folder nor to be had from the hub or its cache: {first}"
     return f"cannot be loaded: {first}"

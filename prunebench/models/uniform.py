@@ -19,6 +19,7 @@ import torch
 
 from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.models import folders
+from prunebench.models.checks import check_folder
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
 from prunebench.pruning.structure import Decision, Structure
@@ -76,7 +77,7 @@ def export_uniform(folder: Path, out: Path, *, how: str) -> Export:
     """
     if out.exists():
         raise Invalid(f"{out}: exists already; give a folder that does not")
-    folders.check_folder(folder)
+    check_folder(folder)
     if folders.describe(folder).get("loadable_by") != "prunebench":
         raise Invalid(f"{folder}: stock classes load it as it is; there is nothing to export")
     dtype = _dtype(folder)

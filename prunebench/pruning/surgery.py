@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from prunebench.errors import Invalid
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Decision, Gate, Structure
+from prunebench.pruning.tying import head_is_tied, tie
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
     """
     structures = structures_of(model)
     decision.check(structures)
-    tied = model.config.tie_word_embeddings
+    tied = head_is_tied(model)
     for name, kept in decision.keep.items():
         structure = structures[name]
         if len(kept) == structure.units or structure.kind == "layers":
@@ -101,7 +102,8 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
     if "layers" in decision.keep:
         _drop_layers(model, structures["layers"], decision.keep["layers"])
     if tied:
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        tie(model)
+    model.config.tie_word_embeddings = tied
     for module in model.modules():
         sync_features(module)
     return refresh(model)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from prunebench.cli import main
 from prunebench.errors import Invalid, Unsupported
-from prunebench.models import folders
+from prunebench.models import checks, folders
 from prunebench.models.convert import convert, refusal
 from prunebench.models.stock_tokenizer import PROBES, save_stock_tokenizer
 from prunebench.pruning.surgery import logits
@@ -89,8 +89,8 @@ def test_q_k_and_v_are_what_baichuan_unpacks(source, tmp_path):
     """Baichuan views the output of W_pack as [..., 3, hidden]."""
     _, folder = source
     convert(folder, tmp_path / "stock")
-    old = {n: t for f in folders.weight_files(folder) for n, t in load_file(f).items()}
-    new = {n: t for f in folders.weight_files(tmp_path / "stock") for n, t in load_file(f).items()}
+    old = {n: t for f in checks.weight_files(folder) for n, t in load_file(f).items()}
+    new = {n: t for f in checks.weight_files(tmp_path / "stock") for n, t in load_file(f).items()}
     x = torch.randn(5, 32)
     packed = (x @ old["model.layers.1.self_attn.W_pack.weight"].T).unflatten(-1, (3, 32))
     for i, part in enumerate("qkv"):
@@ -115,10 +115,10 @@ def test_without_conversion_the_folder_is_refused_and_its_code_not_run(source, t
 
 def test_bits_of_half_precision_stay(source, tmp_path):
     _, folder = source
-    for path in folders.weight_files(folder):
+    for path in checks.weight_files(folder):
         save_file({n: t.bfloat16() for n, t in load_file(path).items()}, path)
     convert(folder, tmp_path / "stock")
-    tensors = [t for f in folders.weight_files(tmp_path / "stock") for t in load_file(f).values()]
+    tensors = [t for f in checks.weight_files(tmp_path / "stock") for t in load_file(f).values()]
     assert {t.dtype for t in tensors} == {torch.bfloat16}
 
 
@@ -178,7 +178,7 @@ def test_incomplete_folders_are_refused_in_one_line(source, tmp_path):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(Invalid, match="expected tokenizer.json or tokenizer.model"):
         convert(folder, out)
-    for path in folders.weight_files(folder):
+    for path in checks.weight_files(folder):
         path.rename(path.with_suffix(".bin"))
     (folder / "model.safetensors.index.json").unlink()
     with pytest.raises(Invalid, match="only pickled weights; docs/paper-reproduction.md says how"):

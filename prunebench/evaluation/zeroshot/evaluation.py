@@ -180,7 +180,7 @@ def _harness() -> dict[str, str]:
 
 
 def _settings(device: str, batch_size: int | str, limit: int | None) -> dict[str, Any]:
-    """How to run the harness. Raises Invalid where limit or batch size is not a positive integer."""
+    """How to run the harness. Raises Invalid where limit or batch size is no positive integer."""
     if limit is not None and not _is_count(limit):
         raise Invalid(f"zero-shot limit: expected a whole number from 1, or null, got {limit!r}")
     if batch_size != "auto" and not _is_count(batch_size):

@@ -106,7 +106,7 @@ def achieved_column(priority: int = 0) -> Column:
 
 
 def seeds_column(priority: int = 0) -> Column:
-    """Cells with results, of how many where some are missing, and the status of the missing ones."""
+    """Cells with results, of how many where some are missing, and what became of the others."""
 
     def show(line: Line) -> Cell:
         if line.row is None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Norm, Structure
+from prunebench.pruning.tying import head_is_tied
 
 STACK = "model.layers"
 Block = Callable[[PreTrainedModel, int], Structure]
@@ -101,7 +102,7 @@ def _exact(model: PreTrainedModel, stream: Structure) -> Structure:
     """Correct eps; but where q_norm and k_norm share the config's one eps, scale the writers."""
     if not hasattr(model.model.layers[0].self_attn, "q_norm"):
         return replace(stream, writers=())
-    if not model.config.tie_word_embeddings:
+    if not head_is_tied(model):
         return stream
     last = Norm("model.norm", power=2)  # the head is the embedding and so is scaled, too
     return replace(stream, norms=(*stream.norms[:-1], last))

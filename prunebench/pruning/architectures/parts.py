@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunebench.pruning.structure import Coupling, Gate, Norm, Structure
+from prunebench.pruning.tying import head_is_tied
 
 
 def block(
@@ -66,7 +67,7 @@ def hidden(
     writers = [c for s in blocks for name in _writers(s) for c in rows(model, name, index)]
     writers.insert(0, Coupling(f"{embedding}.weight", 1, index))
     readers = [Coupling(name, 1, index) for structure in blocks for name in _readers(structure)]
-    if not model.config.tie_word_embeddings:
+    if not head_is_tied(model):
         readers.append(Coupling(f"{head}.weight", 1, index))
     gains = [Coupling(f"{name}.weight", 0, index) for name in norms]
     modules = [embedding, *(name for structure in blocks for name in _writers(structure))]
