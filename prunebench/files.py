@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import lzma
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prunebench.errors import Invalid
 
+MARK = codecs.BOM_UTF8
+"""A byte order mark: some editors put it first; it is no part of the text."""
+
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, packed by xz or not. Raises Invalid, naming it, when it is neither."""
+    """A UTF-8 file, packed by xz or not; lines end in a line feed, a byte order mark is dropped.
+
+    Raises Invalid, naming the file, when it is not UTF-8 or not whole.
+    """
     try:
-        if path.suffix == ".xz":
-            return lzma.decompress(path.read_bytes()).decode("utf-8")
-        return path.read_text(encoding="utf-8")
+        data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        return data.removeprefix(MARK).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise Invalid(f"{path}: expected UTF-8: {error.reason} at byte {error.start}") from None
-    except lzma.LZMAError as error:
+    except (lzma.LZMAError, EOFError) as error:
         raise Invalid(f"{path}: not a whole xz file: {error}") from None
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, line without its end) of a file that may be too large to be read at once.
+
+    Only a line feed ends a line, with a carriage return before it or not: U+2028, U+2029 and
+    U+0085 may stand inside a JSON string. A byte order mark is dropped.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, (line.removeprefix(MARK) if number == 1 else line).rstrip(b"\r\n")
 
 
 def read_yaml(path: Path) -> Any:
     """Parse a YAML file. Raises Invalid with the place of the mistake."""
     import yaml
 
+    if not path.is_file():
+        raise Invalid(f"{path}: no such file")
+
     # The parser in C, where the wheel has it: most files are read in every job.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except FileNotFoundError:
-        raise Invalid(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.load(read_text(path), Loader=loader)
+    except yaml.YAMLError as error:
         raise Invalid(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -55,11 +74,14 @@ def cut_rows(text: str, how: str) -> list[str]:
 def json_lines(path: Path) -> list[tuple[int, Any]]:
     """(line number, value) of each line. Raises Invalid with file and line, or for none."""
     parsed = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
         try:
             parsed.append((number, json.loads(line)))
+        except UnicodeDecodeError as error:
+            where = f"{path}:{number}"
+            raise Invalid(f"{where}: expected UTF-8: {error.reason} at {error.start}") from None
         except ValueError as error:
             raise Invalid(f"{path}:{number}: not valid JSON: {error}") from None
     if not parsed:

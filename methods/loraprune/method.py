@@ -199,5 +199,5 @@ def _digest(ctx: Context) -> str:
 
 def _first_examples(data: TuningData, device: torch.device) -> dict[str, torch.Tensor]:
     """The first two examples [2, length], on which merging is checked."""
-    batch = Collator(data.pad_id)([data.dataset[at] for at in range(min(2, len(data.dataset)))])
+    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
     return {name: tensor.to(device) for name, tensor in batch.items()}

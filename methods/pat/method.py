@@ -20,7 +20,7 @@ from prunebench.recovery import Collator, Tuning, TuningData, attach, encode, fi
 
 from .fold import check, fold
 from .options import Options
-from .schedule import Schedule, mask_rate
+from .schedule import Schedule, mask_rate, module_rate
 from .sparsifier import Sparsifier
 from .steering import Steering
 from .taylor import taylor_scores
@@ -58,7 +58,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
         seed=ctx.seed,
     )
     if options.mask_start == "taylor":
-        sparsifier.start_from(taylor_scores(model, ctx))
+        sparsifier.start_from(taylor_scores(model, data, ctx))
     wrapped = attach(model, settings, seed=ctx.seed)
     sparsifier.attach(model)
     steering = Steering(sparsifier)
@@ -79,6 +79,7 @@ def _train(
     sparsifier = steering.sparsifier
     options, schedule = sparsifier.options, sparsifier.schedule
     rate = mask_rate(settings, schedule, options.mask_travel) if options.trainable_mask else 1.0
+    modules = module_rate(schedule, options.module_rate)
     tuner = trainer(
         wrapped,
         data,
@@ -88,12 +89,12 @@ def _train(
         device=ctx.device,
         callbacks=[steering],
         penalty=lambda *_: sparsifier.penalty(),
-        rates={f"{Sparsifier.NAME}.mask": rate, f"{Sparsifier.NAME}.": options.module_rate},
+        rates={f"{Sparsifier.NAME}.mask": rate, f"{Sparsifier.NAME}.": modules},
     )
     report = fit(tuner)
     ctx.cost.forward(report["tuning_tokens"])
     ctx.cost.backward(report["tuning_tokens"])
-    return {**report, "mask_rate": rate}
+    return {**report, "mask_rate": rate, "module_rate": modules}
 
 
 def _decide(ctx: Context, sparsifier: Sparsifier, width: Width) -> Decision:
@@ -179,5 +180,5 @@ def _digest(ctx: Context) -> str:
 
 def _first_examples(data: TuningData, device: torch.device) -> dict[str, torch.Tensor]:
     """The first two examples [2, length], on which merging and folding are checked."""
-    batch = Collator(data.pad_id)([data.dataset[at] for at in range(min(2, len(data.dataset)))])
+    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
     return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -18,6 +18,8 @@ FLAVOURS: dict[str, dict[str, Any]] = {
         "bimodal_loss": True,
         "identity_loss": "mean",
         "decay": "exponential",
+        "mask_start": "zero",
+        "module_rate": 1.0,
     },
     "paper": {
         "scale": "rank",
@@ -27,8 +29,11 @@ FLAVOURS: dict[str, dict[str, Any]] = {
         "bimodal_loss": False,
         "identity_loss": "norm",
         "decay": "linear",
+        "mask_start": "zero",
+        "module_rate": 1.0,
     },
 }
+FLAVOURS["short"] = {**FLAVOURS["code"], "mask_start": "taylor", "module_rate": "auto"}
 
 RANK_SHARE, LARGEST_RANK = 0.05, 200  # "about 5 %"; 200 at widths 4096, 5120 and 7168
 
@@ -48,7 +53,7 @@ class Options:
     identity_on: str
     trainable_mask: bool
     mask_start: str
-    module_rate: float
+    module_rate: float | str
     milestone: float
     mask_travel: float | None
     rank: int | None
@@ -66,8 +71,6 @@ class Options:
         options = cls(**{**defaults, **given}, **rest)
         if options.width is not None and options.multiple_of is not None:
             raise Invalid("pat: width and multiple_of: give one of them, the width is rounded once")
-        if options.mask_start == "gates" and not options.trainable_mask:
-            raise Invalid("pat: mask_start: gates needs a mask that is trained; taylor does not")
         return options
 
     def hsm_rank(self, width: int) -> int:

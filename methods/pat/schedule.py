@@ -45,11 +45,6 @@ class Schedule:
             )
         return schedule
 
-    @property
-    def waits(self) -> int:
-        """Steps in which a mask that starts from the gates' gradients gathers them."""
-        return self.freeze // 4
-
     def temperature(self, step: int) -> float:
         """tau(s) = 1 / (1 - ln s / ln s0), with the released guards; constant after the freeze."""
         at = min(max(1, step), self.freeze, self.milestone)
@@ -97,6 +92,13 @@ def mask_rate(settings: Any, schedule: Schedule, travel: float | None) -> float:
         _factors(settings, schedule.steps, until=schedule.freeze)
     )
     return max(1.0, travel / reachable)
+
+
+def module_rate(schedule: Schedule, chosen: float | str) -> float:
+    """Multiplier of the learning rate for the modules; "auto": at least 1, more in short runs."""
+    if isinstance(chosen, str):
+        return max(1.0, (RELEASED_FREEZE / schedule.freeze) ** 0.5)
+    return chosen
 
 
 def _factors(settings: Any, steps: int, *, until: int) -> list[float]:

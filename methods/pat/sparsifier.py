@@ -61,7 +61,6 @@ class Sparsifier(nn.Module):
     kept     how many channels stay
     step     the optimizer step, set from outside before every forward pass
     keep     Tensor [width] of 0 and 1: what stays, decided by `settle`
-    waiting  the mask's weights do not move yet: evidence is gathered for their start
     """
 
     NAME = "sparsifier"
@@ -80,7 +79,6 @@ class Sparsifier(nn.Module):
         self.writers = [gate.module for gate in structure.gates]
         self.kept, self.options, self.schedule = kept, options, schedule
         self.step, self.settled, self.hard = 0, False, False
-        self.waiting = options.mask_start == "gates"
         self.mask = nn.Parameter(torch.zeros(structure.units), options.trainable_mask)
         rank = options.hsm_rank(structure.units)
         self.register_buffer("keep", torch.zeros(structure.units), persistent=False)
@@ -163,7 +161,7 @@ class Sparsifier(nn.Module):
         """What is added to the cross-entropy at this step."""
         options = self.options
         total = self.mask.new_zeros(())
-        if options.trainable_mask and not self.settled and not self.waiting:
+        if options.trainable_mask and not self.settled:
             relative = options.count_loss == "relative"
             total = total + count_loss(self.mask, self.kept, relative=relative)
             if options.bimodal_loss:

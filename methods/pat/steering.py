@@ -23,7 +23,6 @@ class Steering(TrainerCallback):
 
     history  rows of (step, number of weights above 0, separation of the gates), up to the freeze
     chosen   beside each row: Tensor [width], 1 for the channels that would stay
-    evidence Tensor [width]: squared gradients of the gates, summed up while the mask waits
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
@@ -31,15 +30,11 @@ class Steering(TrainerCallback):
         self.every = max(1, sparsifier.schedule.freeze // POINTS)
         self.history: list[tuple[int, int, float]] = []
         self.chosen: list[Tensor] = []
-        self.evidence = torch.zeros_like(sparsifier.mask, requires_grad=False)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """`state.global_step` counts the optimizer steps done."""
         sparsifier, step = self.sparsifier, state.global_step
         sparsifier.step = step
-        if sparsifier.waiting and step >= sparsifier.schedule.waits:
-            sparsifier.waiting = False
-            sparsifier.start_from(self.evidence)
         if sparsifier.settled or not sparsifier.options.trainable_mask:
             return
         freeze = sparsifier.schedule.freeze
@@ -50,13 +45,6 @@ class Steering(TrainerCallback):
             sparsifier.settle()
         elif step % self.every == 0:
             self._observe(step)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """While the mask waits, its gradient is evidence and moves nothing."""
-        mask = self.sparsifier.mask
-        if self.sparsifier.waiting and mask.grad is not None:
-            self.evidence += mask.grad.square()
-            mask.grad = None
 
     def settled_early(self) -> list[tuple[int, float]]:
         """(step, share of the channels that leave in the end which were to leave then already)."""
@@ -71,8 +59,6 @@ class Steering(TrainerCallback):
         return {
             "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
             "chosen": torch.stack(chosen) if chosen else torch.zeros(0, width, dtype=torch.uint8),
-            "evidence": self.evidence.cpu(),
-            "waiting": torch.tensor(self.sparsifier.waiting),
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
@@ -81,8 +67,6 @@ class Steering(TrainerCallback):
         self.history = [(int(step), int(count), separation) for step, count, separation in rows]
         device = self.sparsifier.mask.device
         self.chosen = [kept.to(device) for kept in tensors["chosen"]]
-        self.evidence = tensors["evidence"].to(device)
-        self.sparsifier.waiting = bool(tensors["waiting"])
 
     def _observe(self, step: int) -> None:
         positive = int((self.sparsifier.mask > 0).sum())

@@ -7,14 +7,22 @@ from transformers import PreTrainedModel
 
 from prunebench.plugins.context import Context
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
+from prunebench.recovery import Collator, TuningData
 
 MEASURE = "param_first"
+EXAMPLES = 16
 
 
-def taylor_scores(model: PreTrainedModel, ctx: Context) -> Tensor:
-    """First-order importance |w dL/dw| of every channel on the calibration text: [width]."""
+def taylor_scores(model: PreTrainedModel, data: TuningData, ctx: Context) -> Tensor:
+    """First-order importance |w dL/dw| of every channel on the first tuning examples: [width]."""
     hidden = ctx.structures["hidden"]
+    batch = Collator()([data.dataset[i] for i in range(min(EXAMPLES, len(data.dataset)))])
     channels = channel_saliency(
-        model, sides_of([hidden]), [MEASURE], tokens=ctx.calibration(), cost=ctx.cost
+        model,
+        sides_of([hidden]),
+        [MEASURE],
+        tokens=batch["input_ids"].to(ctx.device),
+        labels=batch["labels"].to(ctx.device),
+        cost=ctx.cost,
     )[MEASURE]
     return unit_scores(channels, hidden)

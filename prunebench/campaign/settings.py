@@ -15,7 +15,7 @@ from prunebench.text.source import CORPORA, INSTRUCTIONS, Source, corpora_of
 if TYPE_CHECKING:
     from prunebench.recovery import Tuning
 
-CALIBRATION_DEFAULTS = {"split": "train", "samples": 10, "length": 128}
+CALIBRATION_DEFAULTS = {"split": "train", "samples": 10, "length": 128, "bos": "auto"}
 
 
 def read_calibration(given: Mapping[str, Any] | None, file: str) -> Mapping[str, Any] | None:
@@ -39,7 +39,7 @@ def read_recovery(given: Mapping[str, Any] | None, file: str) -> Mapping[str, An
 
 
 def read_protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
-    """Every perplexity measurement written out: {name, corpus, split, length, mode, limit}."""
+    """Every perplexity measurement written out: {name, corpus, split, length, mode, limit, bos}."""
     from prunebench.evaluation.protocols import NAMED
 
     written_out = []
@@ -49,8 +49,8 @@ def read_protocols(entries: list[Any], file: str) -> list[Mapping[str, Any]]:
             if entry not in NAMED:
                 raise Invalid(unknown(where, entry, NAMED))
             entry = NAMED[entry]
-        common = {"mode": "windows", "limit": None} | {
-            key: entry[key] for key in ("name", "length", "mode", "limit") if key in entry
+        common = {"mode": "windows", "limit": None, "bos": "auto"} | {
+            key: entry[key] for key in ("name", "length", "mode", "limit", "bos") if key in entry
         }
         for corpus in entry["corpora"]:
             _check_corpora(f"{where}.corpora", corpus["corpus"])

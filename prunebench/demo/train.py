@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
-from prunebench.files import sha256
+from prunebench.files import cut_rows, json_lines, read_text, sha256
 from prunebench.recovery.template import prompt
 from prunebench.whole import whole_folder
 
@@ -210,12 +210,10 @@ def _read(root: Path) -> dict[str, list[str]]:
         if not (root / path).is_file():
             raise Invalid(f"{root / path}: expected a demo world there, found no such file")
     texts = {
-        corpus: (root / corpus / "train.txt").read_text(encoding="utf-8").splitlines()
+        corpus: cut_rows(read_text(root / corpus / "train.txt"), "stripped")
         for corpus in CORPORA
     }
-    rows = [
-        json.loads(line) for line in (root / INSTRUCTIONS).read_text(encoding="utf-8").splitlines()
-    ]
+    rows = [row for _, row in json_lines(root / INSTRUCTIONS)]
     texts["recall"] = [QUESTION.format(**row) for row in rows if not row["input"]]
     texts["reading"] = [f"{row['input']}\n{QUESTION.format(**row)}" for row in rows if row["input"]]
     texts["tuning"] = [prompt(row) + row["output"] for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.protocols import Protocol
+from prunebench.pruning.architectures import relies_on_bos
+from prunebench.text.fits import check_ids, check_length
 
 TOKENS_PER_BATCH = 4096
 NO_TARGET = -100
@@ -34,15 +36,16 @@ def perplexity(
     since tokens within a window are not independent. Raises Invalid when the text is shorter than
     one window, Failure when the loss is not finite.
     """
-    pieces = list(_pieces(tokenizer, rows, protocol))
-    if protocol.limit is not None:
-        pieces = pieces[: protocol.limit]
+    protocol = protocol.for_family(relies_on_bos=relies_on_bos(model.config.model_type))
+    check_length(model, protocol.length, f"{protocol.key}: windows")
+    pieces, cut = _pieces(tokenizer, rows, protocol)
     if not pieces:
         raise Invalid(
             f"{protocol.key}: the text has fewer than {protocol.length} tokens, not one window"
         )
-    _check_positions(model, protocol)
-    sums, counts = losses(model, pieces, batch_size or max(1, TOKENS_PER_BATCH // protocol.length))
+    check_ids(model, max(int(piece.max()) for piece in pieces), protocol.key)
+    batch_size = batch_size or max(1, TOKENS_PER_BATCH // protocol.length)
+    sums, counts = losses(model, pieces, batch_size)
     total, predictions = sum(sums), sum(counts)
     nll = total / predictions
     if not math.isfinite(nll):
@@ -60,33 +63,54 @@ def perplexity(
         "length": protocol.length,
         "mode": protocol.mode,
         "limit": protocol.limit,
+        "bos": protocol.bos,
+        "truncated": cut,
+        "batch_size": batch_size,
     }
 
 
-def windows(tokenizer: Any, rows: Sequence[str], length: int) -> Tensor:
-    """Token ids [windows, length]: rows joined by two newlines, one tokenisation, tail dropped."""
-    stream = torch.tensor(tokenizer("\n\n".join(rows), verbose=False).input_ids)
-    count = len(stream) // length
-    return stream[: count * length].view(count, length)
+def windows(tokenizer: Any, rows: Sequence[str], length: int, *, bos: str = "text") -> Tensor:
+    """Token ids [windows, length]: rows joined by two newlines, one tokenisation, tail dropped.
+
+    With bos "window" a window is BOS and length - 1 tokens of text, all of which are predicted: as
+    many as without it. Raises Invalid where the tokenizer has no BOS.
+    """
+    text = "\n\n".join(rows)
+    front = _front(tokenizer, bos)
+    stream = torch.tensor(
+        tokenizer(text, add_special_tokens=bos == "text", verbose=False).input_ids
+    )
+    size = length - len(front)
+    count = len(stream) // size
+    body = stream[: count * size].view(count, size)
+    return torch.cat([front.expand(count, -1), body], dim=1)
 
 
-def _pieces(tokenizer: Any, rows: Sequence[str], protocol: Protocol) -> Iterator[Tensor]:
+def _pieces(
+    tokenizer: Any, rows: Sequence[str], protocol: Protocol
+) -> tuple[list[Tensor], int | None]:
+    """Windows, or documents and how many of those are longer than the protocol's length."""
     if protocol.mode == "windows":
-        yield from windows(tokenizer, rows, protocol.length)
-        return
+        found = windows(tokenizer, rows, protocol.length, bos=protocol.bos)
+        return list(found[: protocol.limit]), None
+    front = _front(tokenizer, protocol.bos).tolist()
+    pieces, cut = [], 0
     for row in rows[: protocol.limit]:
-        ids = tokenizer(row, truncation=True, max_length=protocol.length).input_ids
+        own = tokenizer(row, add_special_tokens=protocol.bos == "text", verbose=False).input_ids
+        ids = [*front, *own]
+        cut += len(ids) > protocol.length
         if len(ids) > 1:
-            yield torch.tensor(ids)
+            pieces.append(torch.tensor(ids[: protocol.length]))
+    return pieces, cut
 
 
-def _check_positions(model: PreTrainedModel, protocol: Protocol) -> None:
-    most = getattr(model.config, "max_position_embeddings", None)
-    if most is not None and protocol.length > most:
-        raise Invalid(
-            f"{protocol.key}: windows of {protocol.length} tokens, but the model has only {most} "
-            "positions; choose a shorter length"
-        )
+def _front(tokenizer: Any, bos: str) -> Tensor:
+    """What every window begins with: BOS [1], or nothing [0]."""
+    if bos != "window":
+        return torch.zeros(0, dtype=torch.long)
+    if tokenizer.bos_token_id is None:
+        raise Invalid("every window is to begin with BOS, and the tokenizer has none; bos: text")
+    return torch.tensor([tokenizer.bos_token_id])
 
 
 @torch.inference_mode()

@@ -12,21 +12,24 @@ import torch
 
 from prunebench.campaign.settings import tuning_records, tuning_settings
 from prunebench.errors import Failure, Invalid
+from prunebench.evaluation.protocols import resolve_bos
 from prunebench.jobs import work
 from prunebench.models import folders
 from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import Plugin, discover
 from prunebench.profiling.cost import meter
-from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.architectures import relies_on_bos, structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut
 from prunebench.record.provenance import provenance
 from prunebench.text.calibration import calibration_tokens
+from prunebench.text.fits import check_ids, check_length
+from prunebench.text.source import corpora_of, text_digest
 from prunebench.whole import write_text
 
 VERIFY_TOKENS = (2, 32)
-USED_CALIBRATION = "used calibration"
+NO_BOS = "without BOS in front, which this family relies on"
 DECISION = "decision.json"
 NOT_SAVED = "random weights are made again when they are needed"
 
@@ -41,8 +44,9 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
     cell = arguments.out.parent
     workdir = cell / "prune.work"
     workdir.mkdir(parents=True, exist_ok=True)
+    used: list[dict[str, Any]] = []
     with meter(arguments.device) as cost:
-        context = make_context(spec, model, tokenizer, cost, workdir, removed)
+        context = make_context(spec, model, tokenizer, cost, workdir, removed, used)
         decision = decide(plugin, model, context)
     verification, uniform = cut(model, decision, verify_tokens(model, spec["seed"]))
     if not verification.passed:
@@ -60,9 +64,9 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
         "decision": decision_facts(decision, context.structures),
         "verify": verification.to_dict(),
         "export": exported,
-        "cost": cost.report(),
-        "method_notes": {k: v for k, v in context.notes.items() if k != USED_CALIBRATION},
-        "used_calibration": USED_CALIBRATION in context.notes,
+        "cost": {**cost.report(), **work.ran_as(model)},
+        "method_notes": context.notes,
+        "calibration": used,
         "timing": {"model_s": cost.report()["wall_s"]},
         "provenance": provenance(plugin_sha256=spec["plugin_sha256"]),
     }
@@ -75,24 +79,41 @@ def make_context(
     cost: Any,
     workdir: Path,
     removed: Mapping[str, int] | None = None,
+    used: list[dict[str, Any]] | None = None,
 ) -> Context:
-    """The Context of a method for one cell; `removed`: counts of the row that it is matched to."""
+    """The Context of a method for one cell.
+
+    removed  counts of the row that it is matched to
+    used     takes a description of each calibration sample that the method draws
+    """
     structures = structures_of(model)
-    notes: dict[str, Any] = {}
+    used = [] if used is None else used
 
     def sample(samples: int | None, length: int | None) -> torch.Tensor:
         settings = spec["calibration"]
         if settings is None:
             raise Invalid("the method needs calibration text: add `calibration` to the campaign")
-        notes[USED_CALIBRATION] = True
         rows = work.data_source(spec).mixture(settings["corpus"], settings["split"])
-        return calibration_tokens(
-            rows,
-            tokenizer,
-            samples=samples or settings["samples"],
-            length=length or settings["length"],
-            seed=settings.get("seed", spec["seed"]),
+        needs_bos = relies_on_bos(model.config.model_type)
+        drawn = {
+            "samples": samples or settings["samples"],
+            "length": length or settings["length"],
+            "seed": settings.get("seed", spec["seed"]),
+            "bos": resolve_bos(settings.get("bos", "auto"), relies_on_bos=needs_bos),
+        }
+        check_length(model, drawn["length"], "calibration: windows")
+        tokens = calibration_tokens(rows, tokenizer, **drawn)
+        check_ids(model, int(tokens.max()), "calibration")
+        used.append(
+            {
+                "corpus": list(corpora_of(settings["corpus"])),
+                "split": settings["split"],
+                **drawn,
+                "data_sha256": text_digest(rows),
+                "warning": NO_BOS if needs_bos and drawn["bos"] != "window" else None,
+            }
         )
+        return tokens
 
     def tuning() -> tuple[list[dict[str, str]], Any]:
         if spec["recovery"] is None:
@@ -114,7 +135,6 @@ def make_context(
         load_tuning=tuning,
         multiple_of=spec["multiple_of"],
         matched=removed,
-        notes=notes,
     )
 
 

@@ -41,7 +41,7 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     return {
         "model": {**pruned["model"], "weights_sha256": digest},
         "export": exported,
-        "cost": cost.report(),
+        "cost": {**cost.report(), **work.ran_as(model)},
         "tuning": report,
         "timing": {"model_s": cost.report()["wall_s"]},
         "provenance": provenance(),

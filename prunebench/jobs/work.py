@@ -140,6 +140,14 @@ def resolve_dtype(dtype: str, device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
 
+def ran_as(model: PreTrainedModel) -> dict[str, str]:
+    """How a model runs: its attention implementation and the type of its weights."""
+    return {
+        "attention": model.config._attn_implementation,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
 def data_source(spec: Mapping[str, Any]) -> Source:
     """The data source that a job's spec names."""
     return open_source(spec["source"], spec["data_root"], demo_root=DEMO_ROOT)

@@ -28,8 +28,9 @@ def save_stock_tokenizer(source: Path, out: Path) -> str:
     """Write the tokenizer of folder `source` into folder `out`; returns what it was made from.
 
     A tokenizer.json is taken as it is. A sentencepiece tokenizer.model is turned into one, for
-    which the package sentencepiece must be installed, and must give the ids that sentencepiece gives. Raises Invalid when there is neither, or no sentencepiece;
-    Unsupported when the ids differ.
+    which the package sentencepiece must be installed, and must give the ids that sentencepiece
+    gives. Raises Invalid when there is neither, or no sentencepiece; Unsupported when the ids
+    differ.
     """
     settings = _settings(source)
     if (source / "tokenizer.json").is_file():

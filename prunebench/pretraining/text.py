@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.files import read_text
 from prunebench.pretraining.recipe import Recipe
 from prunebench.text.source import open_source, text_digest
 from prunebench.whole import write_text
@@ -140,15 +140,7 @@ def _read(entry: Mapping[str, Any]) -> str:
     paths = sorted(source.root.glob(entry["files"]))
     if not paths:
         raise Invalid(f"text: no files {entry['files']!r} below {source.root}")
-    return JOIN.join(_file(path) for path in paths)
-
-
-def _file(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8")
-    except (UnicodeDecodeError, lzma.LZMAError) as error:
-        raise Invalid(f"{path}: expected UTF-8 text: {error}") from None
+    return JOIN.join(read_text(path) for path in paths)
 
 
 def _name(entry: Mapping[str, Any]) -> str:

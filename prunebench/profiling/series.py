@@ -16,8 +16,9 @@ from prunebench.profiling.device import describe, is_shared
 from prunebench.profiling.figures import figures
 from prunebench.profiling.flops import macs
 from prunebench.profiling.points import Point
-from prunebench.profiling.sizes import positions, size
+from prunebench.profiling.sizes import size
 from prunebench.profiling.turns import Options, measure_point
+from prunebench.text.fits import positions
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +144,13 @@ def _say_where(profile: dict[str, Any], shared: bool | None, options: Options) -
 
 def _whole(model: nn.Module, macs_length: int, path: Path | None) -> dict[str, Any]:
     """Figures of a model that belong to no point."""
-    length = min(macs_length, positions(model) or macs_length)
-    counts = {"macs": macs(model, length), "macs_length": length}
+    length = min(macs_length, positions(model.config) or macs_length)
+    counts = {
+        "attention": model.config._attn_implementation,
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "macs": macs(model, length),
+        "macs_length": length,
+    }
     return {"status": "ok", "reason": None, **size(model, path), **counts, "points": []}
 
 

@@ -45,11 +45,6 @@ def size(model: nn.Module, path: Path | str | None = None) -> dict[str, Any]:
     }
 
 
-def positions(model: nn.Module) -> int | None:
-    """Longest sequence that a model is made for; None where its configuration sets no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
     """The list of decoder blocks: of all module lists the one with most parameters."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]

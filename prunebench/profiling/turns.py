@@ -20,7 +20,7 @@ from prunebench.profiling.graphs import FixedDecoder
 from prunebench.profiling.latency import rounds, time_round
 from prunebench.profiling.points import Point
 from prunebench.profiling.probe import Probe, new_probe, probe
-from prunebench.profiling.sizes import positions
+from prunebench.text.fits import positions
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def measure_point(
     runs = {name: Run(new_probe(model)) for name, model in models.items()}
     prompt, tokens = _tokens(models, point, options)  # [batch, prompt], [batch, new]
     for name, model in models.items():
-        most = positions(model)
+        most = positions(model.config)
         if most is not None and point.length > most:
             runs[name].end("skipped", f"needs {point.length} positions, the model has {most}")
             continue

@@ -17,6 +17,7 @@ from .template import prompt
 
 logger = logging.getLogger(__name__)
 
+PADDING = 0  # an id that every embedding has
 IGNORED = -100  # label of a position without loss (torch's cross_entropy and transformers)
 
 
@@ -61,9 +62,9 @@ class TuningData:
     tokens: int  # non-padding tokens of all steps together
     steps: int  # optimizer steps
     passes: float  # examples / usable records
-    pad_id: int
     text_sha256: str  # of prompts and responses, in order
     ids_sha256: str  # of token ids and label positions, in order
+    cut: int = 0  # examples that were longer than the length
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of records
 
     def tokens_after(self, steps: int) -> int:
@@ -77,6 +78,7 @@ class TuningData:
             "tokens": self.tokens,
             "steps": self.steps,
             "passes": self.passes,
+            "truncated": self.cut,
             "left_out": dict(self.left_out),
             "text_sha256": self.text_sha256,
             "ids_sha256": self.ids_sha256,
@@ -85,15 +87,16 @@ class TuningData:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads examples of different lengths to one batch: three [batch, longest] tensors."""
+    """Pads examples of different lengths to one batch: three [batch, longest] tensors.
 
-    pad_id: int
-    side: str = "right"  # "left" where a model needs it; causal models do not
+    Padding is masked out, so any id does that the embedding has a row for; a tokenizer's own
+    padding token need not be such a one.
+    """
 
     def __call__(self, examples: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
         ids = [example["input_ids"] for example in examples]
         return {
-            "input_ids": self._padded(ids, self.pad_id),
+            "input_ids": self._padded(ids, PADDING),
             "attention_mask": self._padded([[1] * len(row) for row in ids], 0),
             "labels": self._padded([example["labels"] for example in examples], IGNORED),
         }
@@ -102,9 +105,7 @@ class Collator:
         import torch
 
         longest = max(len(row) for row in rows)
-        blanks = [[value] * (longest - len(row)) for row in rows]
-        pairs = zip(blanks, rows, strict=True)
-        filled = [blank + row if self.side == "left" else row + blank for blank, row in pairs]
+        filled = [row + [value] * (longest - len(row)) for row in rows]
         return torch.tensor(filled, dtype=torch.long)  # [batch, longest]
 
 
@@ -135,6 +136,11 @@ def encode(
     dataset = Examples([example for _, example in chosen])
     tokens = sum(len(example.ids) for _, example in chosen)
     if len(dataset) < settings.batch:
+        if len(encoder.too_long) == len(records):
+            raise Invalid(
+                f"{where}: tuning.length: all {len(records)} prompts are longer than the length of "
+                f"{settings.length} tokens, so that no response is left to learn; raise length"
+            )
         key = "epochs" if settings.tokens is None else "tokens"
         raise Invalid(
             f"{where}: tuning.{key}: expected at least one batch of {settings.batch} examples, got "
@@ -150,9 +156,9 @@ def encode(
         tokens=tokens,
         steps=math.ceil(len(dataset) / settings.batch),
         passes=len(dataset) / len(records),
-        pad_id=_pad_id(tokenizer),
         text_sha256=_text_digest((records[index] for index, _ in chosen), settings),
         ids_sha256=_ids_digest(dataset),
+        cut=sum(index in encoder.cut for index, _ in chosen),
         left_out=left_out,
     )
 
@@ -202,6 +208,7 @@ class _Encoder:
             raise Invalid(f"{where}: the tokenizer has no end token (eos_token) to end responses")
         self.records, self.tokenizer, self.settings = records, tokenizer, settings
         self.too_long: set[int] = set()
+        self.cut: set[int] = set()
         self._known: dict[int, Example] = {}
 
     def pass_over(self, order: Sequence[int]) -> Iterator[tuple[int, Example]]:
@@ -222,6 +229,8 @@ class _Encoder:
         rows = zip(indices, self._ids(prompts), self._ids(wholes), strict=True)
         for index, before, whole in rows:
             self._known[index] = example = self._labelled(before, whole)
+            if len(whole) + 1 > self.settings.length:
+                self.cut.add(index)
             if not example.is_labelled:
                 self.too_long.add(index)
 
@@ -273,11 +282,6 @@ def _within_budget(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[t
                 return
         if left == before:  # no record keeps a label: another pass would not change that
             return
-
-
-def _pad_id(tokenizer: Any) -> int:
-    """Any id does (padding is masked out); the tokenizer's own is the least surprising."""
-    return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
 def _text_digest(records: Iterable[Mapping[str, str]], settings: Tuning) -> str:

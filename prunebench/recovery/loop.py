@@ -63,7 +63,7 @@ class Tuner(Trainer):
         # comes last, when everything of a checkpoint is written.
         super().__init__(
             train_dataset=data.dataset,
-            data_collator=Collator(data.pad_id),
+            data_collator=Collator(),
             callbacks=[self.guard, *callbacks, Progress(settings.log_every), Sealer(self)],
             **kwargs,
         )

@@ -57,5 +57,5 @@ def recover(
 
 def _check_batch(data: TuningData, device: torch.device | str) -> dict[str, Any]:
     """The first two examples, always the same ones: [2, length]."""
-    batch = Collator(data.pad_id)([data.dataset[at] for at in range(min(2, len(data.dataset)))])
+    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
     return {name: tensor.to(device) for name, tensor in batch.items()}

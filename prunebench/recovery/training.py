@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Failure, Invalid, Unsupported
+from ..text.fits import check_ids, check_length
 from . import checkpoints
 from .instructions import TuningData
 from .settings import Tuning
@@ -75,6 +76,8 @@ def trainer(
     if nonfinite not in ("stop", "skip"):
         raise Invalid(f"nonfinite: expected 'stop' or 'skip', got {nonfinite!r}")
     _check_weights(model)
+    check_length(model, max(len(e.ids) for e in data.dataset.examples), "tuning: sequences")
+    check_ids(model, max(max(e.ids) for e in data.dataset.examples), "tuning")
     precision = _precision(settings, device)
     # The Trainer's own filter would hide from the log what the guard is to see.
     filtered = {"logging_nan_inf_filter": nonfinite == "skip", **overrides}

@@ -165,7 +165,8 @@ def assemble(campaign: Campaign, cell: Cell) -> dict[str, Any]:
         "cost": {"status": "ok", **cost} if cost["prune"] else missing,
         "leak": _leak(campaign, pruned, row.recovery or campaign.plugins[row.method].tunes_itself),
         "tuning": _tuning(campaign, row, final),
-        "notes": _notes(pruned),
+        "calibration": pruned.get("calibration") or None,
+        "notes": _notes(pruned, evaluated),
         "method_notes": pruned.get("method_notes"),
         "provenance": _provenance(pruned, final, evaluated),
     }
@@ -250,7 +251,7 @@ def _leak(campaign: Campaign, pruned: Mapping[str, Any], tuned: bool) -> dict[st
         "calibration": corpora_of((campaign.calibration or {}).get("corpus", ())),
         "tuning": corpora_of((campaign.recovery or {}).get("text", ())),
     }
-    used = {"calibration": pruned.get("used_calibration"), "tuning": tuned}
+    used = {"calibration": bool(pruned.get("calibration")), "tuning": tuned}
     checked = _read(campaign.out / "leak.json")
     sets: dict[str, Any] = {}
     for kind in (kind for kind, yes in used.items() if yes and kind in checked):
@@ -281,8 +282,13 @@ def _tuning(campaign: Campaign, row: Row, final: Mapping[str, Any]) -> dict[str,
     return {**data, "by": "method", **{k: noted.get(k) for k in ("tuning_tokens", "steps")}}
 
 
-def _notes(pruned: Mapping[str, Any]) -> list[str]:
-    return [note for note in [(pruned.get("sparsity") or {}).get("note")] if note]
+def _notes(pruned: Mapping[str, Any], evaluated: Mapping[str, Any]) -> list[str]:
+    """What a reader should know: of the sparsity, of calibration, of the evaluation."""
+    warned = [
+        f"calibration: {c['warning']}" for c in pruned.get("calibration") or () if c["warning"]
+    ]
+    notes = [(pruned.get("sparsity") or {}).get("note"), *dict.fromkeys(warned)]
+    return [note for note in [*notes, *evaluated.get("notes", ())] if note]
 
 
 def _provenance(*results: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,15 +18,33 @@ LONG = 4_000_000
 
 
 def calibration_tokens(
-    rows: Sequence[str], tokenizer: Any, *, samples: int, length: int, seed: int
+    rows: Sequence[str],
+    tokenizer: Any,
+    *,
+    samples: int,
+    length: int,
+    seed: int,
+    bos: str = "text",
 ) -> Tensor:
     """Draw [samples, length] token ids: distinct windows of the joined text, placed by the seed.
 
     Windows never overlap. Of a long text only the parts that were drawn are tokenised, which takes
-    milliseconds instead of the time for all of it; a short text is tokenised whole. Raises Invalid
-    when it has fewer than samples x length tokens.
+    milliseconds instead of the time for all of it; a short text is tokenised whole.
+
+    bos   "text": where the tokenizer puts it, once before the whole text, so that hardly a window
+          begins with it; "window": every window is BOS and length - 1 tokens; "none": nowhere
+
+    Raises Invalid when the text is too short, or BOS is wanted and the tokenizer has none.
     """
     import torch
+
+    if bos == "window":
+        if tokenizer.bos_token_id is None:
+            raise Invalid("calibration: bos: window, but the tokenizer has no BOS token")
+        plain = calibration_tokens(
+            rows, tokenizer, samples=samples, length=length - 1, seed=seed, bos="none"
+        )
+        return torch.cat([torch.full((samples, 1), tokenizer.bos_token_id), plain], dim=1)
 
     text = "\n".join(row.strip() for row in rows if row.strip())
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +58,8 @@ def calibration_tokens(
         windows = [ids[1 : 1 + length] for ids in encoded]
         if all(len(ids) == length for ids in windows):
             return torch.tensor(windows)
-    stream = torch.tensor(tokenizer(text, verbose=False).input_ids)
+    encoded = tokenizer(text, add_special_tokens=bos == "text", verbose=False)
+    stream = torch.tensor(encoded.input_ids)
     if len(stream) < samples * length:
         raise Invalid(
             f"calibration: {samples} samples of {length} tokens need {samples * length} tokens, "

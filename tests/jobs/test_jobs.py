@@ -110,7 +110,7 @@ def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
     spec = {**world, "method": "llm_pruner", "params": params}
     pruned = attempt(prune.prune, spec, tmp_path / "pruned" / "prune.json")
     assert pruned["status"] == "ok", pruned["reason"]
-    assert pruned["used_calibration"] and pruned["cost"]["backward_tokens"] == 4 * 16
+    assert pruned["calibration"][0]["bos"] == "text" and pruned["cost"]["backward_tokens"] == 4 * 16
     before = folders.weights_digest(tmp_path / "pruned" / "model")
     spec = {**world, "recovery": TUNING}
     stage = tmp_path / "pruned" / "prune.json"
@@ -211,7 +211,7 @@ BAD_METHODS = {
     "wants too much text": (
         "def prune(m, c): c.calibration(999, 999)",
         "failed",
-        "999 samples of 999 tokens need 998001 tokens",
+        "windows of 999 tokens, but the model has only",
     ),
     "wants tuning data": (
         "def prune(m, c): c.tuning()",

@@ -34,7 +34,7 @@ def family(name, **changes):
 
 
 def options(**params):
-    return Options.from_params(PLUGIN.params(params, where="test"))
+    return Options.from_params(PLUGIN.params({"flavour": "code", **params}, where="test"))
 
 
 def sparsifier_of(model, *, kept=24, rank=3, steps=300, attach=True, **params):

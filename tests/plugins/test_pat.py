@@ -32,7 +32,7 @@ TUNING = {
     "tokens": 14000, "batch": 1, "micro_batch": 1, "length": 192, "dropout": 0.0, "rank": 4,
     "learning_rate": 3e-3, "log_every": 1, "checkpoint_every": None,
 }  # fmt: skip
-QUICK = {"milestone": 0.9}
+QUICK = {"milestone": 0.9, "flavour": "code"}
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +219,57 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "cell" / "model")
     assert saved.config.hidden_size == 24
     json.dumps(result)
+
+
+def half_dead(seed=0):
+    """A model in which every second channel of the stream carries and is read as nothing."""
+    model = family("llama", seed=seed)
+    dead = torch.arange(0, 32, 2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, dead] = 0
+        model.lm_head.weight[:, dead] = 0
+        for layer in model.model.layers:
+            for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                writer.weight[dead] = 0
+            for reader in ("q_proj", "k_proj", "v_proj"):
+                getattr(layer.self_attn, reader).weight[:, dead] = 0
+            layer.mlp.gate_proj.weight[:, dead] = layer.mlp.up_proj.weight[:, dead] = 0
+    return model, set(dead.tolist())
+
+
+def found_dead(tokenizer, workdir, **keys):
+    model, dead = half_dead()
+    _, decision, ctx = run(tokenizer, workdir, model=model, width=24, **keys)
+    return len(dead - set(decision.keep["hidden"])), ctx
+
+
+def test_a_mask_that_starts_from_evidence_finds_dead_channels(tokenizer, tmp_path):
+    found, ctx = found_dead(tokenizer, tmp_path / "a", flavour="short")
+    chosen_by_noise, _ = found_dead(tokenizer, tmp_path / "b", flavour="code")
+    assert found == 8 > chosen_by_noise
+    overlap = ctx.notes["mask_overlap"]["series"]
+    assert overlap["overlap"][-1][1] == 1.0 and overlap["chance"][0][1] == pytest.approx(0.25)
+    assert ctx.notes["tuning"]["module_rate"] > 1
+
+
+def test_the_order_can_fix_a_mask_that_is_not_trained(tokenizer, tmp_path):
+    found, ctx = found_dead(tokenizer, tmp_path, trainable_mask=False, mask_start="taylor")
+    assert found == 8 and "mask_overlap" not in ctx.notes
+
+
+def test_overlap_with_the_end_is_one_where_nothing_moves_and_grows_where_it_does(
+    tokenizer, tmp_path
+):
+    _, _, ctx = run(tokenizer, tmp_path, flavour="short")
+    still = [share for _, share in ctx.notes["mask_overlap"]["series"]["overlap"]]
+    _, _, ctx = run(tokenizer, tmp_path / "moving", flavour="code")
+    moving = [share for _, share in ctx.notes["mask_overlap"]["series"]["overlap"]]
+    assert still[-1] == moving[-1] == 1.0 and moving[0] < 1.0 and min(still) > min(moving)
+
+
+def test_the_code_flavour_is_the_released_run_whatever_the_default_is(tokenizer, tmp_path):
+    explicit = {"mask_start": "zero", "module_rate": 1.0}
+    first = run(tokenizer, tmp_path / "a", flavour="code")
+    again = run(tokenizer, tmp_path / "b", flavour="short", **explicit)
+    assert first[1].keep == again[1].keep
+    assert torch.equal(logits(first[0], TOKENS), logits(again[0], TOKENS))

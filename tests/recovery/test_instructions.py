@@ -145,13 +145,11 @@ def test_the_seed_sets_the_order(toy_tokenizer):
     assert first.text_sha256 != other.text_sha256
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_padding_is_masked_and_carries_no_label(side):
+def test_padding_is_masked_and_carries_no_label():
     rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8], "labels": [-100]}]
-    batch = Collator(pad_id=9, side=side)(rows)
-    padded, mask = ([8, 9, 9], [1, 0, 0]) if side == "right" else ([9, 9, 8], [0, 0, 1])
-    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], padded]))
-    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], mask]))
+    batch = Collator()(rows)
+    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
+    assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [-100, -100, -100]]))
 
 
@@ -171,7 +169,7 @@ def test_padding_is_masked_and_carries_no_label(side):
         ),
         ([ASK] * 20, {"tokens": 200}, "toy: tuning.tokens: .* one batch of 8 examples, got [1-7] "),
         ([ASK] * 3, {"tokens": None}, "toy: tuning.epochs: .* one batch of 8 examples, got 6 "),
-        ([ASK] * 20, {"length": 8}, "toy: tuning.tokens: .* got 0 examples"),
+        ([ASK] * 20, {"length": 8}, "toy: tuning.length: all 20 prompts are longer.*raise length"),
     ],
 )
 def test_bad_data_is_refused_with_a_reason(toy_tokenizer, records, keys, message):
@@ -207,3 +205,10 @@ def test_real_alpaca_records(shared_data, toy_tokenizer):
     data = encode(records, toy_tokenizer, settings(tokens=50_000, length=512), seed=0)
     assert data.left_out["empty_response"] == 4
     assert 49_000 < data.tokens <= 50_000
+
+
+def test_examples_that_were_cut_at_the_length_are_counted(toy_tokenizer):
+    short, long = {**ASK, "output": "b"}, {**ASK, "output": "b " * 400}
+    whole = encode([short] * 30, toy_tokenizer, settings(tokens=None, epochs=1), seed=0)
+    cut = encode([short] * 20 + [long] * 10, toy_tokenizer, settings(tokens=None, epochs=1), seed=0)
+    assert whole.summary()["truncated"] == 0 and cut.summary()["truncated"] == 10

@@ -48,7 +48,8 @@ PRUNED = {
     },
     "export": {"status": "ok", "loadable_by": "transformers", "path": "model"},
     "cost": {"wall_s": 1.0},
-    "used_calibration": True,
+    "calibration": [{"corpus": ["demo"], "split": "train", "samples": 2, "length": 8, "seed": 0,
+                     "bos": "text", "data_sha256": None, "warning": None}],  # fmt: skip
     "provenance": provenance(plugin_sha256="ab"),
 }
 TASK = {"status": "ok", "reason": None, "metric": "acc", "value": 0.5, "items": 4}
@@ -170,7 +171,7 @@ def test_what_it_was_tuned_on_is_in_the_record(folder):
 def test_leaks_count_only_for_text_that_the_method_was_given(folder):
     found = assembled()["leak"]["sets"]["newswire-test"]
     assert found["share"] == 0.1 and found["same_corpus"]
-    blind = {**PRUNED, "used_calibration": False}
+    blind = {**PRUNED, "calibration": []}
     put(folder, f"cells/{PATHS['random']}/prune.json", blind)
     assert assembled()["leak"] is None
 

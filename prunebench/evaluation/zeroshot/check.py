@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import Invalid
+from prunebench.files import numbered_lines
 
 Document = Mapping[str, Any]
 
@@ -32,15 +33,14 @@ def read_documents(path: Path, fields: Mapping[str, Any]) -> Iterator[dict[str, 
     Raises Invalid, naming file, line (from 1) and field, at the first document that is wrong.
     """
     number = 0
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            where = f"{path}: line {number}"
-            document = _parse(line, where)
-            for field, rule in fields.items():
-                problem = _problem(document, field, rule)
-                if problem:
-                    raise Invalid(f"{where}: field {field!r}: {problem}")
-            yield document
+    for number, line in numbered_lines(path):
+        where = f"{path}: line {number}"
+        document = _parse(line, where)
+        for field, rule in fields.items():
+            problem = _problem(document, field, rule)
+            if problem:
+                raise Invalid(f"{where}: field {field!r}: {problem}")
+        yield document
     if number == 0:
         raise Invalid(f"{path}: the file is empty; expected one JSON object per line")
 

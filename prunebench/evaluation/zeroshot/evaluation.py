@@ -44,7 +44,7 @@ def evaluate(
     plan = load_suite(suite)
     settings = _settings(device, batch_size, limit)
     dense = None if dense_items is None else _dense_outcomes(dense_items, plan, limit)
-    scored, skipped = _score(model, tokenizer, plan, source, settings)
+    scored, skipped, how = _score(model, tokenizer, plan, source, settings)
     items = _identity(plan, limit) | {"tasks": {name: scored[name][0] for name in scored}}
     outcomes.write(items, workdir / ITEMS)
     versus = outcomes.paired(dense, items) if dense is not None else {"tasks": {}, "mean": None}
@@ -54,18 +54,19 @@ def evaluate(
         else _skipped_row(task, skipped[task.name])
         for task in plan.tasks
     }
-    return _summary(plan, tasks, limit, versus["mean"])
+    run = {} if how is None else {"bos": how.bos, "batch_size": how.batch_sizes}
+    return {**_summary(plan, tasks, limit, versus["mean"]), **run}
 
 
 def _score(
     model: Any, tokenizer: Any, plan: Suite, source: Any, settings: Mapping[str, Any]
-) -> tuple[dict[str, tuple[dict, dict]], dict[str, str]]:
-    """Item outcomes and lm-eval's metrics by task, and the reasons of the tasks left out."""
+) -> tuple[dict[str, tuple[dict, dict]], dict[str, str], Any]:
+    """Item outcomes and lm-eval's metrics by task, reasons of tasks left out, how it was run."""
     from prunebench.evaluation.zeroshot import tasks
 
     ready, skipped = tasks.prepare(plan, source)
     if not ready:
-        return {}, skipped
+        return {}, skipped, None
     from prunebench.evaluation.zeroshot import harness
 
     with harness.quiet(), tempfile.TemporaryDirectory(prefix="prunebench-") as folder:
@@ -73,9 +74,17 @@ def _score(
             ready, folder=Path(folder), skipped=skipped, limit=settings["limit"]
         )
         if not ready:
-            return {}, skipped
-        results, cut = harness.run(model, tokenizer, loaded, **settings)
-    return {entry.task.name: _outcome(entry, results, cut) for entry in ready}, skipped
+            return {}, skipped, None
+        results, how = harness.run(model, tokenizer, loaded, **settings)
+    scored = {entry.task.name: _outcome(entry, results, how.cut) for entry in ready}
+    for name in [
+        name for name, (outcome, _) in scored.items() if outcome["cut"] == outcome["items"]
+    ]:
+        skipped[name] = (
+            f"all {scored.pop(name)[0]['items']} items are longer than the model's {how.positions} "
+            "positions: the harness would score what is left of them"
+        )
+    return scored, skipped, how
 
 
 def _outcome(entry: Any, results: Mapping[str, Any], cut: set) -> tuple[dict, dict]:
@@ -111,6 +120,7 @@ def _row(
         "acc": _number(metrics, "acc"),
         "acc_norm": _number(metrics, "acc_norm"),
         "items": outcome["items"],
+        "truncated": outcome["cut"],
         "chance": outcome["chance"],
         "version": outcome["version"],
         "hash": outcomes.digest(outcome["hashes"][key] for key in sorted(outcome["hashes"])),

@@ -10,6 +10,7 @@ import functools
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -17,7 +18,7 @@ import lm_eval
 import lm_eval.utils
 from lm_eval.models.huggingface import HFLM
 
-from prunebench.errors import Failure
+from prunebench.errors import Failure, Unsupported
 
 # Without a GPU a batch that fits the caches is as fast as a large one, and pads less.
 CPU_BATCH_SIZE = 16
@@ -68,14 +69,16 @@ def run(
     device: str,
     batch_size: int | str,
     limit: int | None,
-) -> tuple[dict[str, Any], set[tuple[str, str]]]:
-    """Score loaded tasks with lm-eval; returns its results and the requests that were cut.
+) -> tuple[dict[str, Any], How]:
+    """Score loaded tasks with lm-eval; returns its results and how it went about it.
 
     `batch_size="auto"` lets lm-eval find one on a GPU, and is fixed on a CPU, where there is no
     memory error to find it by. Requests are batched by length, which is lm-eval's own doing.
     """
     import copy
 
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise Unsupported("lm-eval needs a tokenizer with a BOS or EOS token, this one has neither")
     if batch_size == "auto" and device.startswith("cpu"):
         batch_size = CPU_BATCH_SIZE
     was_training = model.training
@@ -89,7 +92,29 @@ def run(
             results = lm_eval.evaluate(harness, tasks, limit=limit, bootstrap_iters=1)
     finally:
         model.train(was_training)
-    return results, harness.cut
+    return results, how(harness)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run went about it.
+
+    cut          (context, continuation) of the requests that were longer than `positions`
+    bos          whether prompts began with the tokenizer's BOS
+    batch_sizes  requests that ran at once, in the order in which lm-eval settled on them
+    """
+
+    cut: set[tuple[str, str]]
+    positions: int
+    bos: bool
+    batch_sizes: list[int]
+
+
+def how(harness: Harness) -> How:
+    """What a harness has done so far."""
+    first = harness.tok_encode("The")[:1]
+    sizes = list(dict.fromkeys(harness.batch_sizes.values())) or [int(harness.batch_size)]
+    return How(harness.cut, harness.max_length, first == [harness.tokenizer.bos_token_id], sizes)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # What may be said of a row, in the order in which marks are shown.
 LEAK_SHARE = 0.01  # of an evaluation set's items: less cannot move an accuracy by a point
 SHARED = "shared device"  # what a profile's device line says when another process was there
-MARKS = ("leak", "native", "off_target", "unverified", "shared_device")
+MARKS = ("leak", "native", "off_target", "unverified", "shared_device", "truncated")
 NUMBERS = ["value", "error", "low", "high", "difference_low", "difference_high"]
 NUMBERS += ["reference_low", "reference_high"]
 ROW_KEY = ["campaign", "model", "label", "method", "params", "recovery", "sparsity"]
@@ -167,6 +167,19 @@ def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
         "unverified": not is_missing(verify) and verify.get("passed") is False,
         "shared_device": profile.get("shared_device") is True
         or SHARED in (profile.get("device") or ""),
+        "truncated": bool(truncated(record)),
+    }
+
+
+def truncated(record: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Evaluation set -> (inputs that did not fit and lost a part, all inputs)."""
+    parts = dict(record.get("perplexity") or {}) | (
+        (record.get("zeroshot") or {}).get("tasks") or {}
+    )
+    return {
+        name: (part["truncated"], part["items"])
+        for name, part in parts.items()
+        if not is_missing(part) and part.get("truncated")
     }
 
 

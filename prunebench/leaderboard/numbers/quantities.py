@@ -120,6 +120,7 @@ def _perplexities(record: Mapping[str, Any]) -> Iterator[Measurement]:
             mode=entry.get("mode", "windows"),
             split=entry["split"],
             limit=entry.get("limit"),
+            bos=None if entry.get("bos", "text") == "text" else entry["bos"],
             tokens=entry["tokens"],
             protocol=key,
             data=(entry.get("data_sha256") or "")[:12] or None,

@@ -49,7 +49,7 @@ TITLES = {
 }
 # What may tell two columns of the same short title apart, most telling first.
 TELLING = (
-    *("split", "mode", "limit", "suite", "metric", "tasks", "items", "tokens", "chance"),
+    *("split", "mode", "bos", "limit", "suite", "metric", "tasks", "items", "tokens", "chance"),
     *("version", "harness", "prompts", "data", "protocol"),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prunebench.leaderboard.numbers.collect import truncated
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import TITLES, titles
@@ -53,6 +54,10 @@ def cell_facts(record: Mapping[str, Any]) -> list[list[str]]:
         "Largest logit difference, masked against cut": verify.get("max_abs_logit_difference"),
         "Tuned on": _tuned(tuning),
         "Evaluation text that it was given": _leak(record.get("leak")),
+        "Calibrated on": _calibrated(record),
+        "Evaluated as": _ran(record),
+        "Inputs that did not fit": _cut(record),
+        "Notes": "; ".join(record.get("notes") or ()),
     }
     return [[key, str(value)] for key, value in facts.items() if value not in (None, "")]
 
@@ -79,6 +84,35 @@ def _tuned(tuning: Mapping[str, Any]) -> str:
     return f"{tuning['instructions']}, by the {tuning['by']}" + (
         f", {tokens:,} tokens" if tokens is not None else ""
     )
+
+
+def _calibrated(record: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{' + '.join(c['corpus'])} {c['split']}, {c['samples']} x {c['length']} tokens, "
+        f"seed {c['seed']}, BOS: {c['bos']}"
+        for c in record.get("calibration") or ()
+    )
+
+
+def _ran(record: Mapping[str, Any]) -> str:
+    """Type, attention and batch size of every evaluation that says so, each wording once."""
+    parts = {**(record.get("perplexity") or {}), "zero-shot": record.get("zeroshot")}
+    found: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        if isinstance(part, Mapping) and part.get("attention"):
+            sizes = part.get("batch_size")
+            sizes = ", ".join(map(str, sizes)) if isinstance(sizes, list) else sizes
+            how = f"{part['dtype']}, {part['attention']} attention, batches of {sizes}"
+            found.setdefault(how, []).append(name)
+    return "; ".join(f"{how} ({', '.join(names)})" for how, names in found.items())
+
+
+def _cut(record: Mapping[str, Any]) -> str:
+    parts = [f"{name}: {cut} of {items}" for name, (cut, items) in truncated(record).items()]
+    data = (record.get("tuning") or {}).get("data") or {}
+    if data.get("truncated"):
+        parts.append(f"tuning: {data['truncated']} of {data['examples']} examples")
+    return "; ".join(parts)
 
 
 def _leak(leak: Mapping[str, Any] | None) -> str:

@@ -27,6 +27,11 @@ SYMBOLS = {
     "native": ("◊", "run at the method's own published setting instead of the target sparsity"),
     "off_target": ("§", "achieved sparsity misses the target by more than the tolerance: no rank"),
     "unverified": ("✗", "the cut model does not compute what the masked model does: no rank"),
+    "truncated": (
+        "✂",
+        "some inputs were longer than the model or the protocol takes, and a part of them was left "
+        "out; each cell's section says how many",
+    ),
     "shared_device": ("¶", "another process used the device while latencies were measured"),
 }
 REASON_WIDTH = 60

@@ -5,6 +5,8 @@ A family module has two functions:
     refresh(model) -> bool                       after surgery: make attributes and config agree
                                                  with the tensors; True if the stock class can build
                                                  the model from its config
+and, where its models were trained with BOS in front of everything and fail without, a constant
+    RELIES_ON_BOS = True                         windows then begin with BOS unless told otherwise
 parts.py has what they share. docs/adding-a-model.md says how to add one.
 """
 
@@ -49,6 +51,11 @@ def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
 def refresh(model: PreTrainedModel) -> bool:
     """Bring attributes and config in line with the tensors; True if stock classes can build it."""
     return family_of(model.config.model_type).refresh(model)
+
+
+def relies_on_bos(model_type: str) -> bool:
+    """Whether a family's models need BOS in front of every input. False for unknown families."""
+    return model_type in FAMILIES and getattr(family_of(model_type), "RELIES_ON_BOS", False)
 
 
 def family_of(model_type: str) -> ModuleType:

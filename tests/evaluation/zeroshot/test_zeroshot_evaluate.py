@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from zeroshot_documents import ITEMS as DOCUMENTS
 from zeroshot_documents import local_source, run, write_task
 
-from prunebench.errors import Failure, Invalid
+from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.evaluation.zeroshot import ITEMS, load_suite, outcomes, paired
 from prunebench.text.source import Source
 
@@ -179,9 +180,18 @@ def test_a_batch_size_that_the_harness_finds_gives_the_same_outcomes(
     # On a CPU "auto" is a fixed size; this sends it on to lm-eval, as on a GPU.
     monkeypatch.setattr(harness, "CPU_BATCH_SIZE", "auto")
     found = run(model, tokenizer, local, tmp_path, batch_size="auto")
+    assert (fixed.pop("batch_size"), found.pop("batch_size")) == ([16], [64])
     assert found == fixed
     printed = capsys.readouterr()
     assert printed.out == "" and "Determined largest batch size: 64" in printed.err
+
+
+def lengthen(path: Path, count: int) -> None:
+    """Give the first documents a long passage."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[:count]:
+        row["passage"] = "far too long " * 40
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_items_longer_than_the_context_are_counted_and_an_answer_that_long_is_a_failure(
@@ -192,12 +202,43 @@ def test_items_longer_than_the_context_are_counted_and_an_answer_that_long_is_a_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="prunebench"):
-        run(tiny(max_position_embeddings=40), tokenizer, local, tmp_path)
+        lengthen(local.root / "zeroshot" / "boolq.jsonl", 3)
+        result = run(tiny(max_position_embeddings=200), tokenizer, local, tmp_path)
         items = outcomes.read(tmp_path / ITEMS)["tasks"]
-    assert items["boolq"]["cut"] == DOCUMENTS and items["winogrande"]["cut"] == 0
-    assert f"boolq: {DOCUMENTS} of {DOCUMENTS} items exceed" in caplog.text
+    assert items["boolq"]["cut"] == result["tasks"]["boolq"]["truncated"] == 3
+    assert items["winogrande"]["cut"] == result["tasks"]["winogrande"]["truncated"] == 0
+    assert f"boolq: 3 of {DOCUMENTS} items exceed" in caplog.text and result["mean"] is not None
     with pytest.raises(Failure, match="does not fit the model's context of 8 tokens"):
         run(tiny(max_position_embeddings=8), tokenizer, local, tmp_path)
+
+
+def test_a_task_of_which_no_item_fits_is_left_out_with_its_reason(
+    tiny: Callable[..., Any], tokenizer: Any, local: Source, tmp_path: Path
+) -> None:
+    result = run(tiny(max_position_embeddings=40), tokenizer, local, tmp_path)
+    boolq = result["tasks"]["boolq"]
+    assert boolq["status"] == "skipped" and boolq["value"] is None
+    assert boolq["reason"].startswith(f"all {DOCUMENTS} items are longer than the model's 40 posit")
+    assert result["mean"] is None and "boolq" in result["reason"]
+    assert "boolq" not in outcomes.read(tmp_path / ITEMS)["tasks"]
+
+
+def test_a_tokenizer_without_bos_and_eos_is_a_reason_not_an_error(
+    model: Any, tokenizer: Any, local: Source, tmp_path: Path
+) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = bare.eos_token = None
+    with pytest.raises(Unsupported, match="needs a tokenizer with a BOS or EOS token"):
+        run(model, bare, local, tmp_path)
+
+
+def test_whether_prompts_begin_with_bos_is_recorded(
+    model: Any, tokenizer: Any, local: Source, tmp_path: Path
+) -> None:
+    assert run(model, tokenizer, local, tmp_path, limit=1)["bos"] is True
+    without = copy.deepcopy(tokenizer)
+    without.bos_token = "</s>"  # which this tokenizer does not put first
+    assert run(model, without, local, tmp_path, limit=1)["bos"] is False
 
 
 def test_nothing_of_the_callers_is_left_changed(
