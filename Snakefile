@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from prunebench.campaign import config as campaigns
-from prunebench.campaign import specs
+from prunebench.campaign import inputs, specs
 from prunebench.errors import PrunebenchError
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -45,3 +45,4 @@ include: "workflow/rules/tables.smk"
 onstart:
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "campaign.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=True))
+    inputs.revisions(campaign).keep()

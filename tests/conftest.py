@@ -23,6 +23,12 @@ def _folder_of(variable: str) -> Path:
     return Path(folder)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Digests of files are not kept in the user's cache."""
+    os.environ["PRUNEBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
     """Random numbers that a test draws without a seed do not depend on which tests ran before."""

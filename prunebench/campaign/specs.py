@@ -1,8 +1,9 @@
 """From a campaign to jobs: what each needs to know, as JSON text that goes on its command line.
 
 The text is the job's whole input besides files. Snakemake keeps it as a rule parameter, so that a
-job runs again exactly when something that it depends on has changed: its own cell, the data, the
-model entry, or the code of its method, whose folder's digest is part of it. Imports no torch.
+job runs again exactly when something that it depends on has changed: its own cell, the data and the
+model (both by content), or the code of its method, whose folder's digest is part of it. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from prunebench.campaign import inputs
 from prunebench.campaign.config import Campaign, Cell
 from prunebench.campaign.rows import Row
 
@@ -28,12 +30,18 @@ def prune_spec(campaign: Campaign, cell: Cell) -> str:
         plugin_sha256=plugin.digest(),
         calibration=campaign.calibration,
         recovery=campaign.recovery if plugin.tunes_itself else None,
+        inputs={
+            **({} if plugin.reference else inputs.of_calibration(campaign)),
+            **(inputs.of_tuning(campaign) if plugin.tunes_itself else {}),
+        },
     )
 
 
 def recover_spec(campaign: Campaign, cell: Cell) -> str:
     """Input of a recovery job, which starts from the output of a pruning job."""
-    return _text(**_common(campaign, cell), recovery=campaign.recovery)
+    return _text(
+        **_common(campaign, cell), recovery=campaign.recovery, inputs=inputs.of_tuning(campaign)
+    )
 
 
 def evaluate_spec(campaign: Campaign, cell: Cell) -> str:
@@ -42,12 +50,13 @@ def evaluate_spec(campaign: Campaign, cell: Cell) -> str:
         **_common(campaign, cell),
         perplexity=list(campaign.perplexity),
         zeroshot=campaign.zeroshot,
+        inputs=inputs.of_evaluation(campaign),
     )
 
 
 def profile_spec(campaign: Campaign, model: str) -> str:
     """Input of a profiling job: one model's dense and pruned versions, measured in turns."""
-    return _text(model=asdict(campaign.models[model]), profile=campaign.profile)
+    return _text(model=_model(campaign, model), profile=campaign.profile)
 
 
 def leak_spec(campaign: Campaign) -> str:
@@ -60,6 +69,11 @@ def leak_spec(campaign: Campaign) -> str:
         text=campaign.recovery and campaign.recovery.get("text"),
         perplexity=list(campaign.perplexity),
         suite=campaign.zeroshot and campaign.zeroshot["suite"],
+        inputs={
+            **inputs.of_calibration(campaign),
+            **inputs.of_tuning(campaign),
+            **inputs.of_evaluation(campaign),
+        },
     )
 
 
@@ -102,12 +116,20 @@ def dense_cell(campaign: Campaign, model: str) -> Cell:
 
 def _common(campaign: Campaign, cell: Cell) -> dict[str, Any]:
     return {
-        "model": asdict(campaign.models[cell.model]),
+        "model": _model(campaign, cell.model),
         "sparsity": cell.sparsity,
         "seed": cell.seed,
         "source": campaign.source,
         "data_root": campaign.data_root,
     }
+
+
+def _model(campaign: Campaign, name: str) -> dict[str, Any]:
+    """A model entry with what identifies it by content; a hub revision becomes its commit."""
+    identity = inputs.of_model(campaign, campaign.models[name])
+    entry = asdict(campaign.models[name])
+    revision = identity.pop("revision", entry["revision"])
+    return {**entry, "revision": revision, "identity": identity}
 
 
 def _text(**parts: Any) -> str:

@@ -50,6 +50,7 @@ def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str
         "perplexity": figures,
         "zeroshot": accuracies,
         "notes": without_bos(protocols, accuracies) if needs_bos else [],
+        "inputs": spec.get("inputs", {}),
         "timing": {"model_s": time.perf_counter() - start_s},
         "provenance": provenance(),
     }

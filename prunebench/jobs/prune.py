@@ -13,6 +13,7 @@ import torch
 from prunebench.campaign.settings import tuning_records, tuning_settings
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.protocols import resolve_bos
+from prunebench.identity import model_identity
 from prunebench.jobs import work
 from prunebench.models import folders
 from prunebench.plugins.context import Context
@@ -67,6 +68,7 @@ def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, A
         "cost": {**cost.report(), **work.ran_as(model)},
         "method_notes": context.notes,
         "calibration": used,
+        "inputs": spec.get("inputs", {}),
         "timing": {"model_s": cost.report()["wall_s"]},
         "provenance": provenance(plugin_sha256=spec["plugin_sha256"]),
     }
@@ -211,16 +213,24 @@ def verify_tokens(model: Any, seed: int) -> torch.Tensor:
 def model_facts(
     entry: Mapping[str, Any], model: Any, dense: int, folder: Path | None
 ) -> dict[str, Any]:
-    """The record's `model` part."""
+    """The record's `model` part: what was pruned, by content, and what came out."""
+    revision, original = entry["revision"], {}
+    if entry["kind"] != "random":
+        place = work.original_folder(entry)
+        original = model_identity(place)
+        revision = place.name if place.parent.name == "snapshots" else revision
+    unpruned = original.get("weights_sha256") if count_parameters(model) == dense else None
     return {
         "family": model.config.model_type,
         "kind": entry["kind"],
         "source": entry["source"],
-        "revision": entry["revision"],
+        "revision": revision,
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters_dense": dense,
         "parameters": count_parameters(model),
-        "weights_sha256": folders.weights_digest(folder) if folder else None,
+        "weights_sha256": folders.weights_digest(folder) if folder else unpruned,
+        "original_weights_sha256": original.get("weights_sha256"),
+        "original_files_sha256": original.get("files_sha256"),
     }
 
 

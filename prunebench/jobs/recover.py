@@ -43,6 +43,7 @@ def recover(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
         "export": exported,
         "cost": {**cost.report(), **work.ran_as(model)},
         "tuning": report,
+        "inputs": spec.get("inputs", {}),
         "timing": {"model_s": cost.report()["wall_s"]},
         "provenance": provenance(),
     }

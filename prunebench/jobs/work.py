@@ -10,12 +10,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from prunebench.campaign.config import DEMO_ROOT, locate
+from prunebench.campaign.inputs import check_unchanged
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.text.source import Source, open_source
 from prunebench.whole import write_json
@@ -79,13 +81,23 @@ def load_original(
 
     if model["kind"] == "random":
         return _make_random(model, device)
+    folder = original_folder(model)
+    check_unchanged(folder, model.get("identity", {}))
     return load(
-        locate(model["kind"], model["source"]) if model["kind"] != "hub" else model["source"],
-        revision=model["revision"],
+        folder,
         dtype=resolve_dtype(model["dtype"], device),
         device=device,
         trust_remote_code=model["trust_remote_code"],
     )
+
+
+def original_folder(model: Mapping[str, Any]) -> Path:
+    """Folder of the unpruned model; of a hub id the snapshot, downloaded where it is not yet."""
+    from prunebench.models.folders import folder_of
+
+    if model["kind"] == "hub":
+        return folder_of(model["source"], model["revision"])
+    return locate(model["kind"], model["source"])
 
 
 def _make_random(
@@ -150,7 +162,9 @@ def ran_as(model: PreTrainedModel) -> dict[str, str]:
 
 def data_source(spec: Mapping[str, Any]) -> Source:
     """The data source that a job's spec names."""
-    return open_source(spec["source"], spec["data_root"], demo_root=DEMO_ROOT)
+    source = open_source(spec["source"], spec["data_root"], demo_root=DEMO_ROOT)
+    commits = spec.get("inputs", {}) if source.kind == "hub" else {}
+    return replace(source, commits=commits)
 
 
 def deterministic(seed: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.files import sha256
+from prunebench.identity import joined
 from prunebench.models.checks import (
     INDEX,
     PIECES,
@@ -132,13 +133,8 @@ def folder_of(source: str | Path, revision: str | None = None) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weight files of a folder."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
+    """Digest of a folder's weights, as `prunebench.identity` gives it for the original."""
+    return joined([sha256(path) for path in weight_files(folder)])
 
 
 def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: bool) -> bool:

@@ -74,10 +74,12 @@ def _build(campaign: Campaign, folder: Path, paths: list[Path]) -> Report:
 
 
 def failures(folder: Path) -> list[str]:
-    """One line for each cell that failed or whose record cannot be read."""
+    """One line for each cell that failed or whose record cannot be read or used."""
     from prunebench import leaderboard
+    from prunebench.leaderboard.numbers.collect import of_one_original
 
     records, problems = leaderboard.load(record_paths(folder))
+    problems += of_one_original(records)[1]
     lines = [
         f"{Cell(c['model'], c['label'], c['sparsity'], c['seed']).path}: {record['reason']}"
         for record in records
@@ -298,6 +300,7 @@ def _provenance(*results: Mapping[str, Any]) -> dict[str, Any]:
     latest["plugin_sha256"] = next((p["plugin_sha256"] for p in ran if p["plugin_sha256"]), None)
     data: dict[str, Any] = {}
     for result in results:
+        data |= result.get("inputs", {})
         for key, part in result.get("perplexity", {}).items():
             data[key] = part.get("data_sha256")
     return {**latest, "data_sha256": data}

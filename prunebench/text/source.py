@@ -7,7 +7,7 @@ import os
 import random
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,13 @@ INSTRUCTIONS: Mapping[str, tuple[str, str | None]] = {
 class Source:
     """Where data comes from. kind: hub | local | demo | random; root: folder of local and demo.
 
+    commits: of data sets on the hub, by their ids; the others are taken at their named revision.
     Random letters are for models with random weights, where only the number of tokens matters.
     """
 
     kind: str
     root: Path | None = None
+    commits: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, corpus: str, split: str) -> list[str]:
         """Text rows of a split, as the hub's data set yields them.
@@ -88,7 +90,7 @@ class Source:
         if split not in SPLITS:
             raise Invalid(f"corpus {corpus}: unknown split {split!r}; known: {', '.join(SPLITS)}")
         if self.kind == "hub":
-            return _hub_rows(corpus, split)
+            return self._hub_rows(corpus, split)
         if self.kind == "random":
             return _random_texts(f"{corpus}/{split}", texts=64, length=4096)
         path = self.corpus_file(corpus, split)
@@ -116,7 +118,8 @@ class Source:
         if self.kind == "hub":
             if hub is None:
                 raise Invalid(f"instructions {name!r} are not on the hub")
-            return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(_hub_dataset(hub))]
+            found = _hub_dataset(hub, revision=self.commits.get(hub))
+            return [_instruction(row, f"{hub}[{i}]") for i, row in enumerate(found)]
         if self.kind == "random":
             return [
                 {"instruction": "Go on.", "input": "", "output": text}
@@ -156,6 +159,15 @@ class Source:
     def digest(self, corpus: str, split: str) -> str:
         """SHA-256 over the rows of a split, the same whichever source they come from."""
         return text_digest(self.rows(corpus, split))
+
+    def _hub_rows(self, corpus: str, split: str) -> list[str]:
+        hub = CORPORA[corpus].hub
+        if hub is None:
+            raise Invalid(f"corpus {corpus!r} is not on the hub; use data.source: demo or local")
+        name, configuration, column, revision = hub
+        commit = self.commits.get(name, revision)
+        rows = _hub_dataset(name, configuration, split=split, revision=commit)[column]
+        return [str(row) for row in rows]
 
     def _below(self, relative: str) -> Path:
         if self.root is None:
@@ -220,15 +232,6 @@ def _instruction(raw: Any, where: str) -> dict[str, str]:
             raise Invalid(f"{where}: expected a text {key!r}, got {value!r}")
         record[key] = value
     return record
-
-
-def _hub_rows(corpus: str, split: str) -> list[str]:
-    hub = CORPORA[corpus].hub
-    if hub is None:
-        raise Invalid(f"corpus {corpus!r} is not on the hub; use data.source: demo or local")
-    name, configuration, column, revision = hub
-    rows = _hub_dataset(name, configuration, split=split, revision=revision)[column]
-    return [str(row) for row in rows]
 
 
 def _hub_dataset(

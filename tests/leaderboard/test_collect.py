@@ -245,3 +245,17 @@ def test_missing_parts_are_found_wherever_they_are() -> None:
     ]
     assert list(missing_parts(factory.record())) == []
     assert json.dumps([Problem("a", "b").path]) == '["a"]'
+
+
+def test_records_of_other_weights_than_the_dense_rows_are_left_out_with_the_reason() -> None:
+    def of(digest: str | None, **keys: Any) -> dict[str, Any]:
+        made = factory.record(**keys)
+        return {**made, "model": {**made["model"], "original_weights_sha256": digest}}
+
+    dense = of("a" * 64, label="dense", method="dense", sparsity=0.0)
+    own, foreign, old = of("a" * 64, seed=0), of("b" * 64, seed=1), of(None, seed=2)
+    found = collect([dense, own, foreign, old])
+    assert [r["cell"]["seed"] for r in found.records if r["cell"]["label"] != "dense"] == [0, 2]
+    (problem,) = found.problems
+    assert "made from other weights (bbbbbbbbbbbb)" in problem.reason and "seed 1" in problem.path
+    assert collect([dense, own, old]).problems == ()

@@ -185,3 +185,37 @@ def test_a_killed_run_is_finished_by_the_next_one(place):
     again = cell(place, "random")
     for part in ("model", "sparsity", "verify", "perplexity"):
         assert json.dumps(resumed[part]) == json.dumps(again[part])
+
+
+@pytest.mark.timeout(900)
+def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
+    folders.save(make_tiny(intermediate_size=96), tokenizer, place / "other", uniform=True)
+    models = [*CAMPAIGN["models"], {"name": "second", "kind": "local", "path": "other"}]
+    write(place, {**CAMPAIGN, "models": models, "methods": ["random"], "plugins": []}, GOOD)
+    assert snakemake(place)[0] == 0
+    before = cell(place, "dense", "0")["model"]
+    assert len(before["weights_sha256"]) == 64
+    assert before["weights_sha256"] == before["original_weights_sha256"]
+
+    for path in (place / "tiny").iterdir():  # touched, not changed
+        os.utime(path)
+    code, output = snakemake(place)
+    assert code == 0 and "Nothing to be done" in output
+
+    weights = place / "tiny" / "model.safetensors"
+    size = weights.stat().st_size
+    folders.save(make_tiny(intermediate_size=96, seed=1), tokenizer, place / "tiny", uniform=True)
+    assert weights.stat().st_size == size
+    code, output = snakemake(place)
+    assert code == 0, output
+    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}  # of that model alone
+    after = cell(place, "dense", "0")["model"]
+    assert after["weights_sha256"] == folders.weights_digest(place / "tiny")
+    assert after["weights_sha256"] != before["weights_sha256"]
+    assert cell(place, "random")["model"]["original_weights_sha256"] == after["weights_sha256"]
+
+    text = place / "data" / "newswire" / "test.txt"
+    text.write_text(text.read_text().replace("item 7", "item x"))
+    code, output = snakemake(place)
+    assert code == 0, output
+    assert jobs_of(output) == {"evaluate": 4, "leak": 1, "check": 1}

@@ -76,6 +76,7 @@ def collect(records: Iterable[Mapping[str, Any]], problems: Iterable[Problem] = 
     import pandas as pd
 
     kept, repeated = _one_per_cell(records)
+    kept, foreign = of_one_original(kept)
     cells = pd.DataFrame([_cell(record) for record in kept], columns=CELL_COLUMNS)
     cells["row"] = cells.groupby(ROW_KEY, sort=True).ngroup()
     found = [
@@ -97,8 +98,36 @@ def collect(records: Iterable[Mapping[str, Any]], problems: Iterable[Problem] = 
         values=values,
         rows=_rows(cells),
         quantities=quantities,
-        problems=tuple(sorted({*problems, *repeated}, key=lambda p: (p.path, p.reason))),
+        problems=tuple(sorted({*problems, *repeated, *foreign}, key=lambda p: (p.path, p.reason))),
     )
+
+
+def of_one_original(
+    records: list[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    """Leave out records whose model was made from other weights than the dense row's.
+
+    One table holds one model. A folder whose weights were replaced keeps its name, and records that
+    say nothing of their original (older ones) are taken as they are.
+    """
+    dense: dict[tuple[str, str], str] = {}
+    for record in records:
+        digest = (record.get("model") or {}).get("original_weights_sha256")
+        if digest and record["cell"]["sparsity"] == 0 and not record["cell"]["recovery"]:
+            dense[record["cell"]["campaign"], record["cell"]["model"]] = digest
+    kept, problems = [], []
+    for record in records:
+        digest = (record.get("model") or {}).get("original_weights_sha256")
+        wanted = dense.get((record["cell"]["campaign"], record["cell"]["model"]))
+        if digest and wanted and digest != wanted:
+            reason = (
+                f"made from other weights ({digest[:12]}) than the dense row of that name "
+                f"({wanted[:12]}): run the campaign again"
+            )
+            problems.append(Problem(cell_name(record), reason))
+        else:
+            kept.append(record)
+    return kept, problems
 
 
 def cell_name(record: Mapping[str, Any]) -> str:
