@@ -6,9 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from prunebench import running
 from prunebench.campaign import config as campaigns
-from prunebench.campaign import inputs, specs
+from prunebench.campaign import advice, inputs, specs
 from prunebench.errors import PrunebenchError
+from prunebench.whole import write_text
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -23,6 +25,11 @@ except PrunebenchError as error:
     raise WorkflowError(str(error)) from None
 
 OUT = campaign.out
+# What a killed run left locked is free again: the same call finishes it.
+if workflow.is_main_process:
+    for warning in advice.warnings(campaign):
+        logger.warning(warning)
+    running.clear_stale(Path(".snakemake/locks"), OUT)
 
 
 report: "workflow/report/workflow.rst"
@@ -43,6 +50,10 @@ include: "workflow/rules/tables.smk"
 
 
 onstart:
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "campaign.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=True))
+    try:
+        running.hold(OUT)
+    except PrunebenchError as error:
+        raise WorkflowError(str(error)) from None
+    kept = campaigns.portable(dict(config))
+    write_text(OUT / "campaign.yaml", yaml.safe_dump(kept, sort_keys=True))
     inputs.revisions(campaign).keep()

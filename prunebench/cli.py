@@ -289,9 +289,12 @@ def _retry(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace) -> None:
+    from prunebench.campaign.advice import warnings
     from prunebench.campaign.config import load
 
     campaign = load(options.file)
+    for warning in warnings(campaign):
+        print(f"warning: {warning}", file=sys.stderr)
     print(
         f"{options.file}: {len(campaign.cells)} cells: {len(campaign.models)} models, "
         f"{len(campaign.rows)} rows ({', '.join(campaign.rows)}), sparsities "

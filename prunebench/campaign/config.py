@@ -165,6 +165,13 @@ def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
     return campaign
 
 
+def portable(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A campaign as its results keep it: readable from any working folder."""
+    if "plugins" not in raw:
+        return dict(raw)
+    return {**raw, "plugins": [str(Path(path).resolve()) for path in raw["plugins"]]}
+
+
 def _models(entries: list[Mapping[str, Any]], file: str) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for i, entry in enumerate(entries):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,16 @@ SEED_NOTE = "measured on the first seed: time and memory depend on shapes alone"
 
 
 def make_tables(folder: Path) -> None:
-    """Write every cell's record.json and the tables of a campaign, from the jobs' files."""
+    """Write every cell's record.json and the tables of a campaign, from the jobs' files.
+
+    A record whose jobs' files are not there (of a run that was handed on without them) stays.
+    """
     campaign = read_campaign(folder)
-    paths = [write_record(campaign, cell) for cell in campaign.cells]
-    _build(campaign, folder, paths)
+    for cell in campaign.cells:
+        cells = campaign.out / "cells" / cell.path
+        if (cells / "evaluate.json").is_file() or not (cells / "record.json").is_file():
+            write_record(campaign, cell)
+    _build(campaign, folder, record_paths(folder))
 
 
 def write_leaks(folder: Path) -> None:
@@ -104,7 +111,7 @@ def read_campaign(folder: Path) -> Campaign:
     file = folder / "campaign.yaml"
     if not file.is_file():
         raise Invalid(f"{folder}: expected results of a campaign, found no campaign.yaml")
-    return build(read_yaml(file), file=str(file), check_files=False)
+    return replace(build(read_yaml(file), file=str(file), check_files=False), folder=folder)
 
 
 def record_paths(folder: Path) -> list[Path]:
@@ -204,11 +211,12 @@ def _profile(campaign: Campaign, cell: Cell) -> dict[str, Any]:
         return {"status": "skipped", "reason": "the campaign asks for no profile"}
     row = campaign.rows[cell.label]
     twin = Cell(cell.model, row.pruned_as, *_rest(cell))
-    name = str(campaign.out / "cells" / twin.path / "prune.json")
     job = _read(campaign.out / "profiles" / cell.model / f"{row.pruned_as}.json")
     if job["status"] != "ok":
         return {"status": job["status"], "reason": job["reason"]}
-    return job["models"].get(name, {"status": "skipped", "reason": SEED_NOTE})
+    # Jobs name models by the paths that they were given, which another working folder changes.
+    of_cell = (m for path, m in job["models"].items() if path.endswith(f"{twin.path}/prune.json"))
+    return next(of_cell, {"status": "skipped", "reason": SEED_NOTE})
 
 
 def _partners(campaign: Campaign, cell: Cell) -> dict[str, Cell]:

@@ -105,3 +105,34 @@ def test_calibration_windows_begin_with_bos_where_it_is_asked_for(tokenizer, mon
     assert {tuple(t.shape) for t in drawn.values()} == {(4, 12)}
     assert (drawn["window"][:, 0] == BOS).all() and (drawn["window"][:, 1:] != BOS).all()
     assert (drawn["none"] != BOS).all() and (drawn["text"][:, 0] == BOS).sum() <= 1
+
+
+def test_a_campaign_that_asks_gemma_for_less_is_warned(tmp_path, tokenizer, capsys, monkeypatch):
+    import yaml
+
+    from prunebench.cli import main
+
+    make_tiny("gemma").save_pretrained(tmp_path / "g")
+    tokenizer.save_pretrained(tmp_path / "g")
+    corpus = tmp_path / "data" / "newswire"
+    corpus.mkdir(parents=True)
+    for split in ("train", "test"):
+        (corpus / f"{split}.txt").write_text("text")
+    windows = {"name": "ppl/t", "corpora": [{"corpus": "newswire"}], "length": 16}
+    raw = {
+        "name": "c",
+        "models": [{"name": "g", "kind": "local", "path": str(tmp_path / "g")}],
+        "data": {"source": "local", "root": str(tmp_path / "data")},
+        "methods": ["magnitude"],
+        "sparsities": [0.5],
+        "calibration": {"corpus": "newswire", "bos": "none"},
+        "perplexity": [windows, {**windows, "name": "ppl/bare", "bos": "text"}],
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["validate", str(tmp_path / "c.yaml")]) == 0
+    warned = capsys.readouterr().err.splitlines()
+    assert ["ppl/bare: bos: text" in warned[0], "calibration: bos: none" in warned[1]] == [True] * 2
+    assert len(warned) == 2
+    raw["perplexity"], raw["calibration"] = [windows], {"corpus": "newswire"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["validate", str(tmp_path / "c.yaml")]) == 0 and capsys.readouterr().err == ""

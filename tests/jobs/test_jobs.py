@@ -11,11 +11,14 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import make_tiny
 
 from prunebench import jobs
+from prunebench.identity import model_identity
 from prunebench.jobs import evaluate, profile, prune, recover, work
 from prunebench.models import folders
+from prunebench.plugins.discovery import discover
 from prunebench.pruning.surgery import count_parameters
 
 SPEC = {
@@ -56,6 +59,8 @@ def world(tmp_path_factory, tokenizer):
     entry = {"name": "t", "kind": "local", "source": str(root / "original"), "revision": None}
     entry |= {"dtype": "auto", "trust_remote_code": False}
     return {**SPEC, "model": entry, "data_root": str(root)}
+
+PROTOCOL = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
 
 
 def test_calibration_follows_the_cells_seed_unless_the_campaign_fixes_it(world, tokenizer):
@@ -104,8 +109,6 @@ TUNING = {"instructions": "alpaca", "tokens": 6000, "batch": 8, "micro_batch": 8
 
 def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
     """Scored on calibration text, tuned on the budget, measured beside the dense model."""
-    from prunebench.plugins.discovery import discover
-
     params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
     spec = {**world, "method": "llm_pruner", "params": params}
     pruned = attempt(prune.prune, spec, tmp_path / "pruned" / "prune.json")
@@ -307,3 +310,99 @@ def test_a_job_that_is_stopped_from_outside_leaves_no_result(world, tmp_path):
     job.send_signal(signal.SIGTERM)
     assert job.wait(30) == 128 + signal.SIGTERM
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("int is None"), MemoryError("no more"), RuntimeError("out of memory")]
+)
+def test_an_error_from_elsewhere_in_one_part_keeps_what_was_measured(
+    world, tmp_path, monkeypatch, error
+):
+    """As lm-eval's TypeError for a tokenizer that it did not expect, or a lack of memory."""
+    attempt(prune.prune, world, tmp_path / "prune.json")
+
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr("prunebench.evaluation.zeroshot.evaluate", broken)
+    spec = {**world, "perplexity": [PROTOCOL], "zeroshot": {"suite": "zeroshot/demo7"}}
+    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    assert figures["status"] == "ok"
+    assert figures["perplexity"]["ppl/t:newswire-test@32"]["value"] > 1
+    assert figures["zeroshot"]["status"] == "failed" and str(error) in figures["zeroshot"]["reason"]
+
+
+def test_one_perplexity_that_fails_keeps_the_other(world, tmp_path, monkeypatch):
+    attempt(prune.prune, world, tmp_path / "prune.json")
+    real = evaluate.perplexity
+
+    def broken(model, tokenizer, rows, protocol):
+        if protocol.length == 16:
+            raise KeyError("gone")
+        return real(model, tokenizer, rows, protocol)
+
+    monkeypatch.setattr(evaluate, "perplexity", broken)
+    protocols = [PROTOCOL, {**PROTOCOL, "length": 16}]
+    spec = {**world, "perplexity": protocols, "zeroshot": None}
+    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    parts = figures["perplexity"]
+    assert parts["ppl/t:newswire-test@32"]["status"] == "ok"
+    assert parts["ppl/t:newswire-test@16"] == {"status": "failed", "reason": "KeyError: 'gone'"}
+
+
+def test_an_evaluation_says_how_the_model_ran(world, tmp_path):
+    attempt(prune.prune, world, tmp_path / "prune.json")
+    spec = {**world, "perplexity": [PROTOCOL], "zeroshot": None}
+    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    (part,) = figures["perplexity"].values()
+    assert (part["dtype"], part["attention"], part["batch_size"]) == ("float32", "sdpa", 128)
+
+
+def test_gemma_is_measured_with_bos_and_warned_of_without(world, tmp_path, tokenizer):
+    model = make_tiny("gemma")
+    folders.save(model, tokenizer, tmp_path / "gemma", uniform=True)
+    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "gemma")}
+    llm_pruner = discover()["llm_pruner"]
+    params = {"method": "llm_pruner", "params": llm_pruner.params({"protect_last": 1}, where="t")}
+    for bos in ("auto", "text"):
+        calibration = {**world["calibration"], "bos": bos}
+        spec = {**world, "model": entry, "calibration": calibration, **params}
+        out = tmp_path / bos
+        pruned = attempt(prune.prune, spec, out / "prune.json")
+        assert pruned["status"] == "ok", pruned["reason"]
+        evaluation = {**spec, "perplexity": [{**PROTOCOL, "bos": bos}], "zeroshot": None}
+        figures = attempt(evaluate.evaluate, evaluation, out / "e.json", out / "prune.json")
+        (key,) = figures["perplexity"]
+        drawn = pruned["calibration"][0]
+        if bos == "auto":
+            assert key.endswith("@32+bos") and drawn["bos"] == "window"
+            assert figures["notes"] == [] and drawn["warning"] is None
+        else:
+            assert key.endswith("@32") and "relies on" in figures["notes"][0]
+            assert "relies on" in drawn["warning"]
+
+
+def test_a_model_that_was_changed_after_planning_is_not_pruned(world, tmp_path, tokenizer):
+    folders.save(make_tiny(), tokenizer, tmp_path / "m", uniform=True)
+    identity = model_identity(tmp_path / "m")
+    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "m"), "identity": identity}
+    spec = {**world, "model": entry}
+    pruned = attempt(prune.prune, spec, tmp_path / "a" / "prune.json")
+    assert pruned["status"] == "ok", pruned["reason"]
+    assert pruned["model"]["original_weights_sha256"] == identity["weights_sha256"]
+    folders.save(make_tiny(seed=1), tokenizer, tmp_path / "m", uniform=True)
+    changed = attempt(prune.prune, spec, tmp_path / "b" / "prune.json")
+    assert changed["status"] == "failed"
+    assert "was changed after the campaign was planned (weights_sha256)" in changed["reason"]
+
+
+def test_a_checkpoint_with_nan_is_not_blamed_on_the_method(world, tmp_path, tokenizer):
+    model = make_tiny()
+    with torch.no_grad():
+        model.model.norm.weight[3] = float("nan")
+    model.save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "m")}
+    pruned = attempt(prune.prune, {**world, "model": entry}, tmp_path / "a" / "prune.json")
+    assert pruned["status"] == "failed" and "dense" not in pruned["reason"]
+    assert "the checkpoint is not finite: model.norm.weight" in pruned["reason"]

@@ -152,7 +152,7 @@ def test_a_null_is_never_drawn_as_zero(tmp_path: Path) -> None:
     (front,) = data_of(page(records, tmp_path))["fronts"]
     titles = {axis["title"]: axis["key"] for axis in [*front["qualities"], *front["costs"]]}
     line = next(line for line in front["lines"] if line["name"] == "pat")
-    for title in ("wikitext2/128 perplexity", "Decode ms/token at b1-p64-n16"):
+    for title in ("wikitext2/128 perplexity", "Decode speed-up at b1-p64-n16"):
         assert all(titles[title] not in point["values"] for point in line["points"])
     ptb = titles["ptb/128 perplexity"]
     assert all(point["values"][ptb][0] > 1 for point in line["points"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from prunebench.cli import main
 from prunebench.results.assemble import report_text
 
 REFERENCE = Path(__file__).parent.parent.parent / "results" / "reference"
@@ -32,3 +34,28 @@ def test_its_tables_come_out_again(run: Path, tmp_path: Path) -> None:
     for name in TABLES:
         made = (folder / name).read_text(encoding="utf-8")
         assert made == (run / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_copy_under_another_name_gives_the_same_from_anywhere(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, elsewhere = tmp_path / "handed on" / "renamed", tmp_path / "elsewhere"
+    shutil.copytree(run, copy)
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr("prunebench.leaderboard.views.plots.plot_files", lambda fronts: iter(()))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    records = {path: path.read_bytes() for path in copy.rglob("record.json")}
+    failed = any(json.loads(content)["status"] == "failed" for content in records.values())
+    assert main(["leaderboard", str(copy)]) == 0
+    assert {path: path.read_bytes() for path in copy.rglob("record.json")} == records
+    for name in TABLES:
+        assert (copy / name).read_bytes() == (run / name).read_bytes(), name
+    assert main(["report", str(copy)]) == main(["check", str(copy)]) == int(failed)
+    capsys.readouterr()
+    assert main(["compare", str(copy), str(run)]) == 0
+    assert "0 of them beyond error" in capsys.readouterr().out
+    assert main(["show", str(next(iter(records)).parent)]) == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert list(elsewhere.iterdir()) == []

@@ -173,10 +173,13 @@ def test_a_killed_run_is_finished_by_the_next_one(place):
     deadline = time.monotonic() + 120
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
+    code, output = snakemake(place)  # a second call while the first one lives
+    assert code != 0 and f"process {process.pid} on" in output
+    assert snakemake(place, "--dry-run")[0] == 0
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (place / "results" / "toy" / "complete").exists()
-    assert snakemake(place, "--unlock")[0] == 0
+    assert list((place / ".snakemake" / "locks").iterdir())
     code, output = snakemake(place)
     assert code == 0, output
     resumed = cell(place, "random")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 COSTS = {  # the cost axes offered to the reader
     "parameters": "size",
-    "prefill_ms": "latency",
-    "decode_ms_per_token": "latency",
+    "prefill_speedup": "speed",
+    "decode_speedup": "speed",
     "peak_allocated_mib": "memory",
     "prune_wall_s": "pruning cost",
     "prune_peak_device_mib": "pruning cost",
@@ -113,7 +113,7 @@ def _axes(known: dict[int, Quantity]) -> list[Axis]:
     for i, title in zip(ordered, titles([known[i] for i in ordered]), strict=True):
         quantity, kind = known[i], KINDS[known[i].kind]
         title = COST_TITLES.get(quantity.kind, title.rstrip(" ↓↑"))
-        if quantity.kind in ("prefill_ms", "decode_ms_per_token", "peak_allocated_mib"):
+        if quantity.kind in ("prefill_speedup", "decode_speedup", "peak_allocated_mib"):
             title += f" at {quantity.name}"
         if len(devices.get(quantity.kind, ())) > 1:
             title += f" on {quantity.device}"

@@ -214,7 +214,8 @@ def _point(key: tuple) -> str:
     new = f", {shape['new']} new tokens" if "new" in shape else ""
     return (
         f"batch {shape['batch']}, prompt of {shape['prompt']} tokens{new}; median latency, mean ± "
-        "standard deviation over seeds (standard error within a run)"
+        "standard deviation over seeds (standard error within a run). Each row was timed in turns "
+        "with the dense model in a job of its own: compare speed-ups, not milliseconds"
     )
 
 

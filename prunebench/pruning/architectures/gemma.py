@@ -13,10 +13,6 @@ from transformers import PreTrainedModel
 from prunebench.pruning.architectures import llama
 from prunebench.pruning.structure import Norm, Structure
 
-RELIES_ON_BOS = True
-"""Gemma saw BOS in front of everything in training. Without it, WikiText2 perplexity of gemma-2b is
-649.7 instead of 21.1 (reported by users of 2048-token windows)."""
-
 POST_NORMS = {
     "gemma": (),
     "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
