@@ -23,11 +23,11 @@ def warnings(campaign: Campaign) -> list[str]:
         asked = {entry["name"]: entry["bos"] for entry in campaign.perplexity}
         if campaign.calibration is not None:
             asked["calibration"] = campaign.calibration["bos"]
-        without = [k for k, bos in asked.items() if resolve_bos(bos, relies_on_bos=True) != "window"]
         found += [
-            f"{campaign.file}: {name}: bos: {asked[name]}, but the model {model.name} relies on BOS "
-            "in front of every window; leave bos out, or say window"
-            for name in without
+            f"{campaign.file}: {name}: bos: {bos}, but the model {model.name} relies on BOS in "
+            "front of every window; leave bos out, or say window"
+            for name, bos in asked.items()
+            if resolve_bos(bos, relies_on_bos=True) != "window"
         ]
     return found
 

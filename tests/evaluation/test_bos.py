@@ -129,6 +129,7 @@ def test_a_campaign_that_asks_gemma_for_less_is_warned(tmp_path, tokenizer, caps
         "perplexity": [windows, {**windows, "name": "ppl/bare", "bos": "text"}],
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    capsys.readouterr()
     assert main(["validate", str(tmp_path / "c.yaml")]) == 0
     warned = capsys.readouterr().err.splitlines()
     assert ["ppl/bare: bos: text" in warned[0], "calibration: bos: none" in warned[1]] == [True] * 2
