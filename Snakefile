@@ -29,7 +29,7 @@ OUT = campaign.out
 if workflow.is_main_process:
     for warning in advice.warnings(campaign):
         logger.warning(warning)
-    running.clear_stale(Path(".snakemake/locks"), OUT)
+    running.clear_stale(Path(".snakemake/locks"), OUT.root)
 
 
 report: "workflow/report/workflow.rst"
@@ -40,8 +40,8 @@ include: "workflow/rules/common.smk"
 
 rule all:
     input:
-        OUT / "leaderboard.md",
-        OUT / "complete",
+        OUT.view("leaderboard.md"),
+        OUT.complete,
 
 
 include: "workflow/rules/demo.smk"
@@ -51,9 +51,9 @@ include: "workflow/rules/tables.smk"
 
 onstart:
     try:
-        running.hold(OUT)
+        running.hold(OUT.root)
     except PrunebenchError as error:
         raise WorkflowError(str(error)) from None
     kept = campaigns.portable(dict(config))
-    write_text(OUT / "campaign.yaml", yaml.safe_dump(kept, sort_keys=True))
+    write_text(OUT.campaign, yaml.safe_dump(kept, sort_keys=True))
     inputs.revisions(campaign).keep()

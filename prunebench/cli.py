@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, help="config/<campaign>.yaml")
     command.set_defaults(run=_validate)
 
+    command = commands.add_parser("schema", help="print the JSON schema of campaign files")
+    command.set_defaults(run=_schema)
+
     command = commands.add_parser("list", help="list methods and baselines")
     command.set_defaults(run=_list)
 
@@ -120,8 +124,8 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         ("profile", "+", "measure size, latency and memory of one row"),
     ):
         command = commands.add_parser(kind, help=f"job: {text}")
-        command.add_argument("inputs", nargs=inputs, help="results of earlier jobs")
-        command.add_argument("--spec", required=True, help="the job's input, as JSON")
+        command.add_argument("inputs", nargs=inputs, type=Path, help="results of earlier jobs")
+        command.add_argument("--spec", required=True, help="the job's input: JSON, or its file")
         command.add_argument("--out", required=True, type=Path, help="result file")
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
         command.add_argument("--threads", type=int, default=1)
@@ -156,12 +160,17 @@ def _job(options: argparse.Namespace) -> None:
 
     run(
         options.kind,
-        [*options.inputs, "--spec", options.spec],
+        _text_or_file(options.spec),
+        options.inputs,
         options.out,
         device=options.device,
         threads=options.threads,
         timeout_s=options.timeout or None,
     )
+
+
+def _text_or_file(spec: str) -> str:
+    return spec if spec.lstrip().startswith("{") else Path(spec).read_text(encoding="utf-8")
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -233,19 +242,19 @@ def _claims(options: argparse.Namespace) -> None:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from prunebench.results.assemble import make_tables
+    from prunebench.results.tables import make_tables
 
     make_tables(options.folder)
 
 
 def _leak(options: argparse.Namespace) -> None:
-    from prunebench.results.assemble import write_leaks
+    from prunebench.results.tables import write_leaks
 
     write_leaks(options.folder)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from prunebench.results.assemble import report_text
+    from prunebench.results.tables import report_text
 
     text, complete = report_text(options.folder)
     print(text)
@@ -253,7 +262,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from prunebench.results.assemble import compare_text
+    from prunebench.results.tables import compare_text
 
     print(compare_text(options.first, options.second))
 
@@ -267,14 +276,16 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from prunebench.results.assemble import failures
+    from prunebench.campaign.paths import CampaignFolder
+    from prunebench.results.tables import failures
 
     failed = failures(options.folder)
     for line in failed:
         print(f"prunebench: {line}", file=sys.stderr)
     if failed:
+        reasons = CampaignFolder(options.folder).failures
         print(
-            f"prunebench: {len(failed)} cells failed; see {options.folder / 'failures.md'}; "
+            f"prunebench: {len(failed)} cells failed; see {reasons}; "
             f"`prunebench retry {options.folder}` lets them run again",
             file=sys.stderr,
         )
@@ -282,7 +293,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _retry(options: argparse.Namespace) -> None:
-    from prunebench.results.assemble import clear_failed
+    from prunebench.results.tables import clear_failed
 
     for path in clear_failed(options.folder):
         print(f"cleared {path}")
@@ -300,6 +311,12 @@ def _validate(options: argparse.Namespace) -> None:
         f"{len(campaign.rows)} rows ({', '.join(campaign.rows)}), sparsities "
         f"{', '.join(f'{s:g}' for s in campaign.sparsities)}, {len(campaign.seeds)} seeds"
     )
+
+
+def _schema(_: argparse.Namespace) -> None:
+    from prunebench.campaign.parts import CampaignFile
+
+    print(json.dumps(CampaignFile.model_json_schema(), indent=2))
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ def test_help_and_planning_import_nothing_heavy():
     code = (
         "import sys\nfrom prunebench import cli\n"
         "from prunebench.campaign import config, specs\n"
-        "from prunebench.results import assemble\n"
+        "from prunebench.results import tables\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'peft', 'lm_eval', 'datasets', 'pandas'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
@@ -45,3 +46,19 @@ def test_a_mistake_is_one_line_and_status_one(arguments, message, capsys):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error == f"prunebench: {message}\n"
+
+
+def test_the_schema_that_editors_read_accepts_every_shipped_campaign(capsys):
+    import jsonschema
+    import yaml
+    from conftest import REPOSITORY
+
+    assert main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    check = jsonschema.Draft202012Validator(schema)
+    files = [f for f in (REPOSITORY / "config").glob("*.yaml") if f.stem != "pretrain"]
+    for file in files:
+        campaign = yaml.safe_load(file.read_text())
+        assert not list(check.iter_errors(campaign)), file
+        assert list(check.iter_errors({**campaign, "sparsitys": [0.1]})), file
+    assert "Fractions of all parameters" in schema["properties"]["sparsities"]["description"]

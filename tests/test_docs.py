@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 
 import pytest
 from conftest import REPOSITORY, make_tiny
+from job_specs import attempt, pruning
 
-from prunebench.jobs import prune, work
+from prunebench.jobs import prune
 from prunebench.models import folders
 from prunebench.pruning.architectures import FAMILIES, parts
 
@@ -33,22 +33,9 @@ def test_the_method_of_the_guide_prunes(tmp_path, tokenizer):
     (folder / "method.yaml").write_text(description)
     (folder / "method.py").write_text(code)
     folders.save(make_tiny(intermediate_size=96), tokenizer, tmp_path / "tiny", uniform=True)
-    entry = {"name": "t", "kind": "local", "source": str(tmp_path / "tiny"), "revision": None}
-    spec = {
-        "model": {**entry, "dtype": "auto", "trust_remote_code": False},
-        "sparsity": 0.3,
-        "seed": 0,
-        "method": "mine",
-        "params": {"scope": "layer"},
-        "plugins": [str(tmp_path / "plugins")],
-        "plugin_sha256": "0" * 64,
-        "calibration": None,
-        "recovery": None,
-        "multiple_of": {},
-    }
-    (tmp_path / "cell").mkdir()
-    arguments = argparse.Namespace(out=tmp_path / "cell" / "prune.json", device="cpu", inputs=[])
-    result = work.attempt(prune.prune, spec, arguments)
+    own = {"method": "mine", "params": {"scope": "layer"}, "plugins": [str(tmp_path / "plugins")]}
+    spec = pruning(tmp_path / "tiny", sparsity=0.3, **own)
+    result = attempt(prune.prune, spec, tmp_path / "cell" / "prune.json")
     assert result["status"] == "ok", result["reason"]
     assert result["sparsity"]["within_tolerance"] and result["verify"]["passed"]
 

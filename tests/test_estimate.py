@@ -13,12 +13,15 @@ from transformers import set_seed
 
 from prunebench.campaign import config
 from prunebench.campaign.config import Model
+from prunebench.campaign.parts import Zeroshot
+from prunebench.campaign.settings import Recovery
 from prunebench.cli import main
 from prunebench.errors import Unsupported
 from prunebench.estimate import Assumptions, plan_rows, plan_text, sizes_of, stages
 from prunebench.estimate.sizes import count, lora_parameters
 from prunebench.estimate.table import PlanRow
 from prunebench.evaluation.perplexity import losses
+from prunebench.evaluation.protocols import Protocol
 from prunebench.models import checks, folders, shapes
 from prunebench.profiling.memory import watch
 from prunebench.pruning.architectures import structures_of
@@ -51,7 +54,7 @@ def plan(**changes):
 
 
 def shape_sizes(name):
-    return sizes_of(Model(name, "random", name))
+    return sizes_of(Model(name=name, kind="random", source=name))
 
 
 @pytest.mark.parametrize("name", ["llama-7b", "llama3-8b", "gemma-2b", "bloom-560m", "falcon-7b"])
@@ -162,7 +165,7 @@ def test_evaluation_is_an_upper_bound_and_not_a_far_one():
     with watch("cpu") as memory, memory.part("x"):
         losses(model, pieces, 32)
     sizes = count(model, 2)
-    protocol = {"length": 128, "limit": None, "corpus": "ptb", "split": "validation"}
+    protocol = Protocol("ppl/t", "ptb", "validation", 128)
     estimate = stages.evaluate(sizes, [protocol], None, 1.0).memory_bytes - sizes.weight_bytes
     assert 0.9 < estimate / memory.parts["x"].allocated_bytes < 1.6
 
@@ -201,7 +204,7 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
     assert stage.operations == pytest.approx(1.36 * 1e7 * 4 * sizes.active)
     slow, fast = stage.seconds(Assumptions(tflops=75)), stage.seconds(Assumptions(tflops=150))
     assert slow - fast == pytest.approx(stage.operations / 150e12)
-    recovery = {"instructions": "alpaca"}
+    recovery = Recovery({"instructions": "alpaca"})
     epochs = Tuning.from_config({"preset": "llm-pruner"})
     tokens = stages.tuning_tokens(recovery, epochs, Assumptions(example_tokens=100))
     assert tokens == 2 * 51_760 * 100
@@ -209,8 +212,8 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
         2 * 51_760 * 256
     )
     assert stages.tuning_tokens(recovery, settings, Assumptions()) == 10_000_000
-    one, other = ({"text": corpus} for corpus in ("wikitext2", "ptb"))
-    both = {"text": ["wikitext2", "ptb"]}
+    one, other = (Recovery({"text": corpus}) for corpus in ("wikitext2", "ptb"))
+    both = Recovery({"text": ["wikitext2", "ptb"]})
     found = [stages.tuning_tokens(text, epochs, Assumptions()) for text in (one, other, both)]
     assert found[2] == pytest.approx(found[0] + found[1]) and found[0] > found[1] > 1e6
 
@@ -218,7 +221,7 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
 def test_limits_shorten_the_evaluation():
     sizes, _ = shape_sizes("llama-7b")
     whole, few = (
-        stages.evaluate(sizes, [], {"suite": "zeroshot/7", "limit": limit}, 1.0).operations
+        stages.evaluate(sizes, [], Zeroshot(suite="zeroshot/7", limit=limit), 1.0).operations
         for limit in (None, 200)
     )
     assert few == pytest.approx(whole * 1400 / 20_465)
@@ -243,7 +246,7 @@ def test_a_model_of_no_known_shape_says_so_and_the_others_are_planned():
 def test_a_folder_is_planned_by_its_config(tmp_path):
     raw = {"model_type": "llama", "vocab_size": 100, "hidden_size": 32, "intermediate_size": 48}
     raw |= {"num_hidden_layers": 2, "num_attention_heads": 4}
-    entry = Model("m", "local", str(tmp_path), dtype="float32")
+    entry = Model(name="m", kind="local", source=str(tmp_path), dtype="float32")
     with pytest.raises(Unsupported, match="no such folder yet"):
         sizes_of(entry)
     (tmp_path / "config.json").write_text(json.dumps(raw))
@@ -273,7 +276,7 @@ def test_sizes_agree_with_the_records_of_a_real_run(shared_models):
     )
     record = json.loads((REPOSITORY / place).read_text())
     folder = shared_models / "wikibooks-llama-6m"
-    sizes, _ = sizes_of(Model("m", "local", str(folder), dtype="float32"))
+    sizes, _ = sizes_of(Model(name="m", kind="local", source=str(folder), dtype="float32"))
     assert sizes.parameters == record["model"]["parameters_dense"]
 
 

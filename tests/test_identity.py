@@ -174,9 +174,9 @@ def test_a_campaign_on_the_hub_names_commits_in_its_specs(hub, tmp_path, monkeyp
         "perplexity": ["ppl/llm-pruner"],
     }
     campaign = config.build(raw, file="c.yaml")
-    spec = json.loads(specs.evaluate_spec(campaign, campaign.cells[0]))
-    assert spec["model"]["revision"] == COMMIT
-    assert spec["inputs"]["Salesforce/wikitext"] == COMMIT
+    spec = specs.evaluate_spec(campaign, campaign.cells[0])
+    assert spec.model.revision == COMMIT
+    assert spec.data.inputs["Salesforce/wikitext"] == COMMIT
     assert not Path("results").exists()  # planning writes nothing
     inputs.revisions(campaign).keep()
     assert Path("results/c/revisions.json").is_file()

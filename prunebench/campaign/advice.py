@@ -20,9 +20,9 @@ def warnings(campaign: Campaign) -> list[str]:
     for model in campaign.models.values():
         if not relies_on_bos(_family(model)):
             continue
-        asked = {entry["name"]: entry["bos"] for entry in campaign.perplexity}
+        asked = {protocol.name: protocol.bos for protocol in campaign.perplexity}
         if campaign.calibration is not None:
-            asked["calibration"] = campaign.calibration["bos"]
+            asked["calibration"] = campaign.calibration.bos
         found += [
             f"{campaign.file}: {name}: bos: {bos}, but the model {model.name} relies on BOS in "
             "front of every window; leave bos out, or say window"

@@ -6,26 +6,39 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue
+
+from prunebench.campaign.explain import checked
+from prunebench.campaign.parts import (
+    Calibration,
+    CampaignFile,
+    ClaimEntry,
+    ModelEntry,
+    Part,
+    Profile,
+    Resources,
+    Steps,
+    Zeroshot,
+)
+from prunebench.campaign.paths import CampaignFolder
 from prunebench.campaign.rows import Row, build_rows
-from prunebench.campaign.settings import read_calibration, read_protocols, read_recovery
+from prunebench.campaign.settings import Recovery, check_corpora, read_protocols, read_recovery
 from prunebench.errors import Invalid, unknown
+from prunebench.evaluation.protocols import Protocol
 from prunebench.files import read_yaml
 from prunebench.models.shapes import find_shape
-from prunebench.plugins.discovery import Plugin, check_schema, discover
-from prunebench.text.source import Source, corpora_of, open_source
+from prunebench.plugins.discovery import Plugin, discover
+from prunebench.text.source import Source, open_source
 
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
-SCHEMA = Path(__file__).parent.parent / "schemas" / "campaign.schema.yaml"
-RESOURCE_DEFAULTS = {"threads": 1, "mem_mb": 4000, "timeout_s": None}
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Part):
     """A model entry. `source` is a hub id, a folder or a shape, as the campaign file writes it.
 
     overrides  of a random model: keys of its configuration with other values
+    identity   digests of what a local folder holds, where they are known
     """
 
     name: str
@@ -34,7 +47,8 @@ class Model:
     revision: str | None = None
     dtype: str = "auto"
     trust_remote_code: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: dict[str, JsonValue] = {}
+    identity: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,10 @@ class Cell:
         """Folder of the cell below results/<campaign>/cells/."""
         return f"{self.model}/{self.label}/{self.sparsity:g}/seed{self.seed}"
 
+    def under(self, label: str) -> Cell:
+        """The cell of another row for the same model, sparsity and seed."""
+        return Cell(self.model, label, self.sparsity, self.seed)
+
 
 @dataclass(frozen=True)
 class Campaign:
@@ -65,22 +83,22 @@ class Campaign:
     seeds: tuple[int, ...]
     source: str
     data_root: str | None
-    calibration: Mapping[str, Any] | None
-    recovery: Mapping[str, Any] | None
-    perplexity: tuple[Mapping[str, Any], ...]
-    zeroshot: Mapping[str, Any] | None
-    profile: Mapping[str, Any] | None
-    resources: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None
+    recovery: Recovery | None
+    perplexity: tuple[Protocol, ...]
+    zeroshot: Zeroshot | None
+    profile: Profile | None
+    resources: Resources = field(default_factory=Resources)
     reference: str | None = None
     plugin_folders: tuple[str, ...] = ()
-    steps: Mapping[str, Any] | None = None
-    claims: tuple[Mapping[str, Any], ...] = ()
+    steps: Steps | None = None
+    claims: tuple[ClaimEntry, ...] = ()
     folder: Path | None = None
 
     @property
-    def out(self) -> Path:
+    def out(self) -> CampaignFolder:
         """Where results go: results/<name>, or `folder`."""
-        return self.folder or Path("results") / self.name
+        return CampaignFolder(self.folder or Path("results") / self.name)
 
     @property
     def cells(self) -> list[Cell]:
@@ -97,6 +115,10 @@ class Campaign:
     def dense(self) -> Row:
         """The unpruned row without recovery that everything is compared with."""
         return next(r for r in self.rows.values() if self._reference(r) and not r.recovery)
+
+    def pruned(self, cell: Cell) -> Cell:
+        """The cell whose pruning job this one shares: the twin without recovery, or itself."""
+        return cell.under(self.rows[cell.label].pruned_as)
 
     def _reference(self, row: Row) -> bool:
         return self.plugins[row.method].reference
@@ -122,40 +144,39 @@ def load(path: str | Path) -> Campaign:
 
     Raises Invalid with one line that names file, key and what was expected.
     """
-    file = str(path)
-    raw = read_yaml(Path(path))
-    return build(raw, file=file)
+    return build(read_yaml(Path(path)), file=str(path))
 
 
-def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
+def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
     """Check a campaign given as plain data; `file` is named in errors.
 
     check_files  whether models and data must be there, as a run needs and a report does not
     """
-    check_schema(raw, read_yaml(SCHEMA), where=file)
-    plugins = discover(tuple(raw.get("plugins", ())))
-    recovery = read_recovery(raw.get("recovery"), file)
-    rows = build_rows(raw, plugins, recovery=recovery is not None, file=file)
+    given = checked(CampaignFile, raw, where=file)
+    plugins = discover(given.plugins)
+    recovery = read_recovery(given.recovery, file)
+    if given.calibration is not None:
+        check_corpora(f"{file}: calibration.corpus", given.calibration.corpus)
     campaign = Campaign(
-        name=raw["name"],
+        name=given.name,
         file=file,
-        models=_models(raw["models"], file),
-        rows=rows,
+        models=_models(given.models, file),
+        rows=build_rows(given, plugins, file=file),
         plugins=plugins,
-        sparsities=tuple(sorted(float(s) for s in raw["sparsities"])),
-        seeds=tuple(raw.get("seeds", [0])),
-        source=raw["data"]["source"],
-        data_root=raw["data"].get("root"),
-        calibration=read_calibration(raw.get("calibration"), file),
+        sparsities=tuple(sorted(given.sparsities)),
+        seeds=given.seeds,
+        source=given.data.source,
+        data_root=given.data.root,
+        calibration=given.calibration,
         recovery=recovery,
-        perplexity=tuple(read_protocols(raw.get("perplexity", []), file)),
-        zeroshot=raw.get("zeroshot"),
-        profile=raw.get("profile"),
-        resources={**RESOURCE_DEFAULTS, **raw.get("resources", {})},
-        reference=raw.get("reference"),
-        plugin_folders=tuple(raw.get("plugins", ())),
-        steps=raw.get("steps"),
-        claims=tuple(raw.get("claims", ())),
+        perplexity=tuple(read_protocols(given.perplexity, file)),
+        zeroshot=given.zeroshot,
+        profile=given.profile,
+        resources=given.resources,
+        reference=given.reference,
+        plugin_folders=given.plugins,
+        steps=given.steps,
+        claims=given.claims,
     )
     _check_names(campaign)
     if check_files:
@@ -165,45 +186,47 @@ def build(raw: Any, *, file: str, check_files: bool = True) -> Campaign:
     return campaign
 
 
-def portable(raw: Mapping[str, Any]) -> dict[str, Any]:
+def portable(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A campaign as its results keep it: readable from any working folder."""
-    if "plugins" not in raw:
+    folders = raw.get("plugins")
+    if not isinstance(folders, list):
         return dict(raw)
-    return {**raw, "plugins": [str(Path(path).resolve()) for path in raw["plugins"]]}
+    return {**raw, "plugins": [str(Path(str(path)).resolve()) for path in folders]}
 
 
-def _models(entries: list[Mapping[str, Any]], file: str) -> dict[str, Model]:
+def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for i, entry in enumerate(entries):
         where = f"{file}: models[{i}]"
-        if entry["name"] in models:
-            raise Invalid(f"{where}.name: {entry['name']!r} is already taken")
-        models[entry["name"]] = Model(
-            name=entry["name"],
-            kind=entry["kind"],
+        if entry.name in models:
+            raise Invalid(f"{where}.name: {entry.name!r} is already taken")
+        models[entry.name] = Model(
+            name=entry.name,
+            kind=entry.kind,
             source=_model_source(entry, where),
-            revision=entry.get("revision"),
-            dtype=entry.get("dtype", "auto"),
-            trust_remote_code=entry.get("trust_remote_code", False),
-            overrides=entry.get("overrides", {}),
+            revision=entry.revision,
+            dtype=entry.dtype,
+            trust_remote_code=entry.trust_remote_code,
+            overrides=entry.overrides or {},
         )
     return models
 
 
-def _model_source(entry: Mapping[str, Any], where: str) -> str:
-    if entry["kind"] == "demo":
+def _model_source(entry: ModelEntry, where: str) -> str:
+    if entry.kind == "demo":
         return str(DEMO_MODEL)
-    key = {"local": "path", "hub": "id", "random": "shape"}[entry["kind"]]
-    if key not in entry:
-        raise Invalid(f"{where}: kind {entry['kind']!r} needs the key {key!r}")
-    if entry["kind"] == "random":
+    key = {"local": "path", "hub": "id", "random": "shape"}[entry.kind]
+    source: str | None = getattr(entry, key)
+    if source is None:
+        raise Invalid(f"{where}: kind {entry.kind!r} needs the key {key!r}")
+    if entry.kind == "random":
         try:
-            find_shape(entry[key])
+            find_shape(source)
         except Invalid as error:
             raise Invalid(f"{where}.shape: {error}") from None
-    elif "overrides" in entry:
+    elif entry.overrides is not None:
         raise Invalid(f"{where}.overrides: only a model of kind 'random' has them")
-    return entry[key]
+    return source
 
 
 def _check_model(model: Model, where: str) -> None:
@@ -230,7 +253,7 @@ def _check_names(campaign: Campaign) -> None:
         from prunebench.evaluation.zeroshot import load_suite
 
         try:
-            load_suite(campaign.zeroshot["suite"])
+            load_suite(campaign.zeroshot.suite)
         except Invalid as error:
             raise Invalid(f"{campaign.file}: zeroshot.suite: {error}") from None
 
@@ -245,13 +268,16 @@ def _check_data(campaign: Campaign) -> None:
         source = campaign_source(campaign)
         if campaign.source in ("demo", "random"):
             return
-        recovery = campaign.recovery or {}
-        tuned = {"corpus": recovery.get("text", ()), "split": "train"}
-        for item in [*campaign.perplexity, *filter(None, [campaign.calibration]), tuned]:
-            for corpus in corpora_of(item["corpus"]):
-                source.corpus_file(corpus, item["split"])
-        if "instructions" in recovery:
-            source.instructions_file(recovery["instructions"])
+        for protocol in campaign.perplexity:
+            source.corpus_file(protocol.corpus, protocol.split)
+        if campaign.calibration is not None:
+            for corpus in campaign.calibration.corpus:
+                source.corpus_file(corpus, campaign.calibration.split)
+        if campaign.recovery is not None:
+            for corpus in campaign.recovery.text:
+                source.corpus_file(corpus, "train")
+            if campaign.recovery.instructions is not None:
+                source.instructions_file(campaign.recovery.instructions)
     except Invalid as error:
         raise Invalid(f"{campaign.file}: {error}") from None
 

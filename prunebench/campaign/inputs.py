@@ -52,16 +52,15 @@ def of_calibration(campaign: Campaign) -> Digests:
     """Of the text that methods are calibrated on."""
     if campaign.calibration is None:
         return {}
-    return of_corpora(campaign, campaign.calibration["corpus"], campaign.calibration["split"])
+    return of_corpora(campaign, campaign.calibration.corpus, campaign.calibration.split)
 
 
 def of_tuning(campaign: Campaign) -> Digests:
     """Of the text or the instructions that models are tuned on."""
-    recovery = campaign.recovery or {}
-    if "text" in recovery:
-        return of_corpora(campaign, recovery["text"], "train")
-    if (name := recovery.get("instructions")) is None:
+    if campaign.recovery is None:
         return {}
+    if (name := campaign.recovery.instructions) is None:
+        return of_corpora(campaign, campaign.recovery.text, "train")
     if campaign.source == "hub":
         return _on_hub(campaign, INSTRUCTIONS[name][1] or "", None)
     if campaign.source == "local":
@@ -72,16 +71,16 @@ def of_tuning(campaign: Campaign) -> Digests:
 def of_evaluation(campaign: Campaign) -> Digests:
     """Of the corpora and the tasks that models are measured on."""
     found: dict[str, str] = {}
-    for entry in campaign.perplexity:
-        found |= of_corpora(campaign, entry["corpus"], entry["split"])
+    for protocol in campaign.perplexity:
+        found |= of_corpora(campaign, protocol.corpus, protocol.split)
     if campaign.zeroshot is not None:
-        found |= _suite(campaign, campaign.zeroshot["suite"])
+        found |= _suite(campaign, campaign.zeroshot.suite)
     return found
 
 
 def revisions(campaign: Campaign) -> Revisions:
     """The commits that this campaign's hub repositories stand for."""
-    return _revisions(campaign.out / "revisions.json")
+    return _revisions(campaign.out.revisions)
 
 
 def _suite(campaign: Campaign, name: str) -> Digests:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from pydantic import JsonValue
+
+from prunebench.campaign.parts import CampaignFile, MethodEntry
 from prunebench.errors import Invalid
 from prunebench.plugins.discovery import Plugin
 
@@ -22,7 +24,7 @@ class Row:
     label: str
     pruned_as: str
     method: str
-    params: Mapping[str, Any]
+    params: Mapping[str, JsonValue]
     recovery: bool
     multiple_of: Mapping[str, int]
     sparsities: tuple[float, ...] | None = None
@@ -30,22 +32,18 @@ class Row:
     matched: str | None = None
 
 
-def build_rows(
-    raw: Mapping[str, Any], plugins: Mapping[str, Plugin], *, recovery: bool, file: str
-) -> dict[str, Row]:
+def build_rows(given: CampaignFile, plugins: Mapping[str, Plugin], *, file: str) -> dict[str, Row]:
     """Rows by label, from a campaign's `methods`; the unpruned one is added if it is not there.
 
-    recovery  whether the campaign has recovery settings
     Raises Invalid naming `file` and key.
     """
     references = sorted(name for name, plugin in plugins.items() if plugin.reference)
-    entries = [{"name": m} if isinstance(m, str) else m for m in raw["methods"]]
-    places = [(f"{file}: methods[{i}]", entry) for i, entry in enumerate(entries)]
-    if not any(e["name"] in references and e.get("recovery") != "after" for e in entries):
-        places.insert(0, (file, {"name": references[0], "recovery": "none"}))
+    places = [(f"{file}: methods[{i}]", entry) for i, entry in enumerate(given.methods)]
+    if not any(e.name in references and e.recovery != "after" for _, e in places):
+        places.insert(0, (file, MethodEntry(name=references[0], recovery="none")))
     rows: dict[str, Row] = {}
     for where, entry in places:
-        for row in _variants(entry, plugins, recovery, raw, where):
+        for row in _variants(entry, plugins, given, where):
             if row.label in rows:
                 raise Invalid(f"{where}: label {row.label!r} is already taken: give another")
             rows[row.label] = row
@@ -55,10 +53,10 @@ def build_rows(
 
 
 def _check_matched(
-    entry: Mapping[str, Any], rows: Mapping[str, Row], references: list[str], where: str
+    entry: MethodEntry, rows: Mapping[str, Row], references: list[str], where: str
 ) -> None:
     """A row can be matched to one that decides by itself, and prunes."""
-    if (target := entry.get("matched")) is None:
+    if (target := entry.matched) is None:
         return
     known = [r.pruned_as for r in rows.values() if r.method not in references and not r.matched]
     if target not in known:
@@ -67,47 +65,46 @@ def _check_matched(
 
 
 def _variants(
-    entry: Mapping[str, Any],
-    plugins: Mapping[str, Plugin],
-    recovery: bool,
-    raw: Mapping[str, Any],
-    where: str,
+    entry: MethodEntry, plugins: Mapping[str, Plugin], given: CampaignFile, where: str
 ) -> list[Row]:
-    name = entry["name"]
+    """The row of an entry, or two where it is wanted with recovery and without."""
+    name, matched = entry.name, entry.matched
     if name not in plugins:
         raise Invalid(f"{where}.name: unknown method {name!r}; known: {', '.join(sorted(plugins))}")
     plugin = plugins[name]
-    wish = entry.get("recovery")
-    if wish in ("after", "both") and not recovery:
-        raise Invalid(f"{where}.recovery: {wish!r} needs the campaign's `recovery` settings")
-    if wish in ("after", "both") and plugin.tunes_itself:
-        raise Invalid(f"{where}.recovery: {name} tunes by itself, recovery after it is not offered")
-    if entry.get("matched") is not None and (plugin.tunes_itself or plugin.reference):
+    recovery = given.recovery is not None
+    _check_recovery(entry, plugin, recovery, where)
+    if matched is not None and (plugin.tunes_itself or plugin.reference):
         raise Invalid(f"{where}.matched: {name} does not choose units by scores alone")
-    if plugin.tunes_itself and not recovery:
-        raise Invalid(f"{where}: {name} tunes by itself; the campaign needs `recovery` settings")
-    default = "none" if plugin.tunes_itself or plugin.reference or not recovery else "after"
-    wish = wish or default
-    matched = entry.get("matched")
-    label = entry.get("label", name if matched is None else f"{name}_matched-{matched}")
-    params = plugin.params(entry.get("params", {}), where=f"{where}.params")
-    multiple_of = entry.get("multiple_of", raw.get("multiple_of", {}))
-    sparsities = tuple(sorted(entry["sparsities"])) if "sparsities" in entry else None
-    if sparsities and plugin.reference:
+    if entry.sparsities and plugin.reference:
         raise Invalid(f"{where}.sparsities: {name} prunes nothing, it has none")
-    seeds = tuple(entry["seeds"]) if "seeds" in entry else None
-    stages = {"none": [False], "after": [True], "both": [False, True]}[wish]
+    default = "none" if plugin.tunes_itself or plugin.reference or not recovery else "after"
+    label = entry.label or (name if matched is None else f"{name}_matched-{matched}")
+    stages = {"none": [False], "after": [True], "both": [False, True]}[entry.recovery or default]
     return [
         Row(
             label=f"{label}+lora" if tuned else label,
             pruned_as=label,
             method=name,
-            params=params,
+            params=plugin.params(entry.params, where=f"{where}.params"),
             recovery=tuned,
-            multiple_of=multiple_of,
-            sparsities=sparsities,
-            seeds=seeds,
+            multiple_of=(entry.multiple_of or given.multiple_of).given(),
+            sparsities=tuple(sorted(entry.sparsities)) if entry.sparsities else None,
+            seeds=entry.seeds,
             matched=matched,
         )
         for tuned in stages
     ]
+
+
+def _check_recovery(entry: MethodEntry, plugin: Plugin, recovery: bool, where: str) -> None:
+    if entry.recovery in ("after", "both"):
+        if not recovery:
+            need = "needs the campaign's `recovery` settings"
+            raise Invalid(f"{where}.recovery: {entry.recovery!r} {need}")
+        if plugin.tunes_itself:
+            why = "tunes by itself, recovery after it is not offered"
+            raise Invalid(f"{where}.recovery: {plugin.name} {why}")
+    if plugin.tunes_itself and not recovery:
+        why = "tunes by itself; the campaign needs `recovery` settings"
+        raise Invalid(f"{where}: {plugin.name} {why}")

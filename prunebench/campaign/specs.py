@@ -2,78 +2,189 @@
 
 The text is the job's whole input besides files. Snakemake keeps it as a rule parameter, so that a
 job runs again exactly when something that it depends on has changed: its own cell, the data and the
-model (both by content), or the code of its method, whose folder's digest is part of it. Imports no
-torch.
+model (both by content), or the code of its method, whose folder's digest is part of it. A job's
+result repeats its spec, so that a record follows from results alone. Imports no torch.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
+
+from pydantic import JsonValue
 
 from prunebench.campaign import inputs
-from prunebench.campaign.config import Campaign, Cell
+from prunebench.campaign.config import DEMO_ROOT, Campaign, Cell, Model
+from prunebench.campaign.parts import Calibration, Part, Profile, Zeroshot
 from prunebench.campaign.rows import Row
+from prunebench.campaign.settings import Recovery
+from prunebench.evaluation.protocols import Protocol
+from prunebench.text.source import Source, open_source
 
 
-def prune_spec(campaign: Campaign, cell: Cell) -> str:
-    """Input of a pruning job. `cell.label` is a row's `pruned_as`."""
+class DataSpec(Part):
+    """Where a job's text comes from. `inputs`: digests, or commits, of what it reads there."""
+
+    source: str
+    root: str | None = None
+    inputs: dict[str, str] = {}
+
+    def open(self) -> Source:
+        """The data source, at the commits that were planned."""
+        found = open_source(self.source, self.root, demo_root=DEMO_ROOT)
+        return replace(found, commits=self.inputs) if self.source == "hub" else found
+
+
+class CellFacts(Part):
+    """Which cell of which campaign a record is of."""
+
+    campaign: str
+    model: str
+    label: str
+    method: str
+    params: dict[str, JsonValue]
+    sparsity: float
+    seed: int
+    recovery: bool
+    matched: str | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """Its place in the grid."""
+        return Cell(self.model, self.label, self.sparsity, self.seed)
+
+
+class PruneSpec(Part):
+    """Input of a pruning job. `recovery` is there for methods that tune by themselves alone."""
+
+    model: Model
+    data: DataSpec
+    sparsity: float
+    seed: int
+    method: str
+    params: dict[str, JsonValue]
+    multiple_of: dict[str, int] = {}
+    plugins: tuple[str, ...] = ()
+    plugin_sha256: str
+    calibration: Calibration | None = None
+    recovery: Recovery | None = None
+
+
+class RecoverSpec(Part):
+    """Input of a recovery job, which starts from the output of a pruning job."""
+
+    model: Model
+    data: DataSpec
+    seed: int
+    recovery: Recovery
+
+
+class EvaluateSpec(Part):
+    """Input of an evaluation job. `pruned_as`: label of the row whose pruning job it rests on."""
+
+    cell: CellFacts
+    pruned_as: str
+    model: Model
+    data: DataSpec
+    perplexity: tuple[Protocol, ...] = ()
+    zeroshot: Zeroshot | None = None
+
+
+class ProfileSpec(Part):
+    """Input of a profiling job: one model's dense and pruned versions, measured in turns."""
+
+    model: Model
+    profile: Profile
+
+
+class LeakSpec(Part):
+    """All that the check of training text against evaluation text depends on."""
+
+    data: DataSpec
+    calibration: Calibration | None = None
+    recovery: Recovery | None = None
+    perplexity: tuple[Protocol, ...] = ()
+    suite: str | None = None
+
+
+def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
+    """For a pruning job. `cell.label` is a row's `pruned_as`."""
     row = pruned_row(campaign, cell.label)
     plugin = campaign.plugins[row.method]
-    return _text(
-        **_common(campaign, cell),
+    calibration = {} if plugin.reference else inputs.of_calibration(campaign)
+    tuning = inputs.of_tuning(campaign) if plugin.tunes_itself else {}
+    return PruneSpec(
+        model=_model(campaign, cell.model),
+        data=_data(campaign, {**calibration, **tuning}),
+        sparsity=cell.sparsity,
+        seed=cell.seed,
         method=row.method,
         params=dict(row.params),
         multiple_of=dict(row.multiple_of),
-        plugins=list(campaign.plugin_folders),
+        plugins=campaign.plugin_folders,
         plugin_sha256=plugin.digest(),
         calibration=campaign.calibration,
         recovery=campaign.recovery if plugin.tunes_itself else None,
-        inputs={
-            **({} if plugin.reference else inputs.of_calibration(campaign)),
-            **(inputs.of_tuning(campaign) if plugin.tunes_itself else {}),
-        },
     )
 
 
-def recover_spec(campaign: Campaign, cell: Cell) -> str:
-    """Input of a recovery job, which starts from the output of a pruning job."""
-    return _text(
-        **_common(campaign, cell), recovery=campaign.recovery, inputs=inputs.of_tuning(campaign)
+def recover_spec(campaign: Campaign, cell: Cell) -> RecoverSpec:
+    """For a recovery job."""
+    assert campaign.recovery is not None  # no row is recovered without
+    return RecoverSpec(
+        model=_model(campaign, cell.model),
+        data=_data(campaign, inputs.of_tuning(campaign)),
+        seed=cell.seed,
+        recovery=campaign.recovery,
     )
 
 
-def evaluate_spec(campaign: Campaign, cell: Cell) -> str:
-    """Input of an evaluation job."""
-    return _text(
-        **_common(campaign, cell),
-        perplexity=list(campaign.perplexity),
+def evaluate_spec(campaign: Campaign, cell: Cell) -> EvaluateSpec:
+    """For an evaluation job."""
+    return EvaluateSpec(
+        cell=cell_facts(campaign, cell),
+        pruned_as=campaign.rows[cell.label].pruned_as,
+        model=_model(campaign, cell.model),
+        data=_data(campaign, inputs.of_evaluation(campaign)),
+        perplexity=campaign.perplexity,
         zeroshot=campaign.zeroshot,
-        inputs=inputs.of_evaluation(campaign),
     )
 
 
-def profile_spec(campaign: Campaign, model: str) -> str:
-    """Input of a profiling job: one model's dense and pruned versions, measured in turns."""
-    return _text(model=_model(campaign, model), profile=campaign.profile)
+def profile_spec(campaign: Campaign, model: str) -> ProfileSpec:
+    """For a profiling job."""
+    assert campaign.profile is not None  # no row is profiled without
+    return ProfileSpec(model=_model(campaign, model), profile=campaign.profile)
 
 
-def leak_spec(campaign: Campaign) -> str:
-    """All that the check of training text against evaluation text depends on."""
-    return _text(
-        source=campaign.source,
-        data_root=campaign.data_root,
+def leak_spec(campaign: Campaign) -> LeakSpec:
+    """For the check of training text."""
+    read = {
+        **inputs.of_calibration(campaign),
+        **inputs.of_tuning(campaign),
+        **inputs.of_evaluation(campaign),
+    }
+    return LeakSpec(
+        data=_data(campaign, read),
         calibration=campaign.calibration,
-        instructions=campaign.recovery and campaign.recovery.get("instructions"),
-        text=campaign.recovery and campaign.recovery.get("text"),
-        perplexity=list(campaign.perplexity),
-        suite=campaign.zeroshot and campaign.zeroshot["suite"],
-        inputs={
-            **inputs.of_calibration(campaign),
-            **inputs.of_tuning(campaign),
-            **inputs.of_evaluation(campaign),
-        },
+        recovery=campaign.recovery,
+        perplexity=campaign.perplexity,
+        suite=campaign.zeroshot.suite if campaign.zeroshot else None,
+    )
+
+
+def cell_facts(campaign: Campaign, cell: Cell) -> CellFacts:
+    """The identity of a cell, as its record has it."""
+    row = campaign.rows[cell.label]
+    return CellFacts(
+        campaign=campaign.name,
+        model=cell.model,
+        label=cell.label,
+        method=row.method,
+        params=dict(row.params),
+        sparsity=cell.sparsity,
+        seed=cell.seed,
+        recovery=row.recovery,
+        matched=row.matched,
     )
 
 
@@ -82,16 +193,8 @@ def pruned_row(campaign: Campaign, pruned_as: str) -> Row:
     return next(row for row in campaign.rows.values() if row.pruned_as == pruned_as)
 
 
-def stage(campaign: Campaign, cell: Cell) -> str:
-    """File below results/<campaign>/cells/ that describes the cell's final model."""
-    row = campaign.rows[cell.label]
-    if row.recovery:
-        return f"{cell.path}/recover.json"
-    return f"{Cell(cell.model, row.pruned_as, cell.sparsity, cell.seed).path}/prune.json"
-
-
 def matched_cell(campaign: Campaign, cell: Cell) -> Cell | None:
-    """The cell whose decision gives the numbers of kept units; None for a row of its own mind."""
+    """The cell whose decision gives the numbers of kept units; None if the row is not matched."""
     if (name := pruned_row(campaign, cell.label).matched) is None:
         return None
     fixed = campaign.is_fixed(pruned_row(campaign, name))
@@ -105,8 +208,7 @@ def profiled_cells(campaign: Campaign, model: str, pruned_as: str) -> list[Cell]
     """
     first = pruned_row(campaign, pruned_as).label
     cells = [c for c in campaign.cells if (c.model, c.label) == (model, first)]
-    seed = cells[0].seed
-    return [Cell(model, pruned_as, cell.sparsity, seed) for cell in cells if cell.seed == seed]
+    return [cell.under(pruned_as) for cell in cells if cell.seed == cells[0].seed]
 
 
 def dense_cell(campaign: Campaign, model: str) -> Cell:
@@ -114,23 +216,13 @@ def dense_cell(campaign: Campaign, model: str) -> Cell:
     return Cell(model, campaign.dense.label, 0.0, campaign.seeds[0])
 
 
-def _common(campaign: Campaign, cell: Cell) -> dict[str, Any]:
-    return {
-        "model": _model(campaign, cell.model),
-        "sparsity": cell.sparsity,
-        "seed": cell.seed,
-        "source": campaign.source,
-        "data_root": campaign.data_root,
-    }
-
-
-def _model(campaign: Campaign, name: str) -> dict[str, Any]:
+def _model(campaign: Campaign, name: str) -> Model:
     """A model entry with what identifies it by content; a hub revision becomes its commit."""
-    identity = inputs.of_model(campaign, campaign.models[name])
-    entry = asdict(campaign.models[name])
-    revision = identity.pop("revision", entry["revision"])
-    return {**entry, "revision": revision, "identity": identity}
+    entry = campaign.models[name]
+    identity = inputs.of_model(campaign, entry)
+    revision = identity.pop("revision", entry.revision)
+    return entry.model_copy(update={"revision": revision, "identity": identity})
 
 
-def _text(**parts: Any) -> str:
-    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+def _data(campaign: Campaign, read: inputs.Digests) -> DataSpec:
+    return DataSpec(source=campaign.source, root=campaign.data_root, inputs=dict(read))

@@ -8,14 +8,14 @@ failed one with its reason, and the next runs.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ import yaml
 
 from prunebench.campaign import specs
 from prunebench.campaign.config import Campaign, build
-from prunebench.claims.table import check_claims, step_path, write_table
+from prunebench.campaign.parts import StepRow
+from prunebench.campaign.paths import CampaignFolder
+from prunebench.claims.table import check_claims, write_table
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
 from prunebench.jobs import evaluate, profile, prune, work
+from prunebench.jobs.work import JobIO, Spec
 from prunebench.record.provenance import provenance
-from prunebench.results.assemble import write_record
+from prunebench.results.tables import record_cell
 from prunebench.whole import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -65,60 +68,65 @@ def run(file: Path, out: Path, *, device: str) -> Path:
 def report(campaign: Campaign) -> Path:
     """Write the records of the cells that have run and the table of claims, as far as it goes."""
     for cell in campaign.cells:
-        if (campaign.out / "cells" / cell.path / "evaluate.json").is_file():
-            write_record(campaign, cell)
+        if campaign.out.cell(cell).evaluate.is_file():
+            record_cell(campaign, cell)
     return write_table(campaign)
 
 
 def parts(campaign: Campaign, device: str) -> Iterator[Part]:
     """Every file to be written and what makes it, what others need first."""
-    for entry in (campaign.steps or {}).get("rows", ()):
-        path = step_path(campaign, entry["label"])
-        yield path, lambda e=entry, p=path: _attempt(_step(campaign, e), {}, p, device)
-    cells = campaign.out / "cells"
+    for entry in campaign.steps.rows if campaign.steps else ():
+        path = campaign.out.step(entry.label)
+        yield path, partial(_attempt, _step(campaign, entry), _NoSpec(), JobIO(path, device))
     for cell in campaign.cells:
-        spec, path = specs.prune_spec(campaign, cell), cells / cell.path / "prune.json"
-        yield path, lambda s=spec, p=path: _attempt(prune.prune, s, p, device)
-        spec, out = specs.evaluate_spec(campaign, cell), path.with_name("evaluate.json")
-        yield out, lambda s=spec, p=path, o=out: _attempt(evaluate.evaluate, s, o, device, p)
+        own = campaign.out.cell(cell)
+        spec = specs.prune_spec(campaign, cell)
+        yield own.prune, partial(_attempt, prune.prune, spec, JobIO(own.prune, device))
+        measured = specs.evaluate_spec(campaign, cell)
+        io = JobIO(own.evaluate, device, (own.prune,))
+        yield own.evaluate, partial(_attempt, evaluate.evaluate, measured, io)
     for model in campaign.models if campaign.profile else ():
         for label in dict.fromkeys(row.pruned_as for row in campaign.rows.values()):
-            pruned = specs.profiled_cells(campaign, model, label)
-            inputs = [cells / cell.path / "prune.json" for cell in pruned]
-            spec, path = specs.profile_spec(campaign, model), campaign.out / "profiles" / model
-            path = path / f"{label}.json"
-            yield path, lambda s=spec, p=path, i=inputs: _attempt(profile.profile, s, p, device, *i)
+            cells = specs.profiled_cells(campaign, model, label)
+            inputs = tuple(campaign.out.cell(cell).prune for cell in cells)
+            path = campaign.out.profile(model, label)
+            timed = specs.profile_spec(campaign, model)
+            yield path, partial(_attempt, profile.profile, timed, JobIO(path, device, inputs))
 
 
-def _attempt(
-    job: work.Work, spec: str | Mapping[str, Any], out: Path, device: str, *inputs: Path
-) -> dict[str, Any]:
+class _NoSpec(specs.Part):
+    """A step's settings stand in its result."""
+
+
+def _attempt(job: work.Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
     """A job's result, or why there is none."""
     # Pruning asks for deterministic kernels, which would slow down whatever is timed after it.
     torch.use_deterministic_algorithms(False)
-    arguments = argparse.Namespace(out=out, device=device, inputs=list(inputs))
-    given = json.loads(spec) if isinstance(spec, str) else spec
-    return work.attempt(job, given, arguments)
+    return work.attempt(job, spec, io)
 
 
-def _step(campaign: Campaign, entry: Mapping[str, Any]) -> work.Work:
+def _step(campaign: Campaign, entry: StepRow) -> work.Work[_NoSpec]:
     """The job that measures one step of a plugin on the campaign's model."""
     from prunebench.profiling.steps import measure_step
 
-    settings = campaign.steps or {}
-    plugin = campaign.plugins[entry["method"]]
+    settings = campaign.steps
+    assert settings is not None  # the entry is one of its rows
+    plugin = campaign.plugins[entry.method]
     (model,) = campaign.models.values()
+    sizes = {
+        "micro_batches": entry.micro_batches or settings.micro_batches,
+        "length": entry.length or settings.length,
+    }
 
-    def measure(_: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-        make, options = plugin.load_step(), dict(entry.get("params", {}))
+    def measure(_: _NoSpec, io: JobIO) -> dict[str, Any]:
+        make, options = plugin.load_step(), entry.params
         unknown = sorted(set(options) - set(inspect.signature(make).parameters))
         if unknown:
-            raise Invalid(f"steps: {entry['label']}: {plugin.name} has no option {unknown[0]!r}")
-        sizes = {key: entry.get(key, settings[key]) for key in ("micro_batches", "length")}
-        original, _tokenizer = work.load_original(asdict(model), arguments.device)
+            raise Invalid(f"steps: {entry.label}: {plugin.name} has no option {unknown[0]!r}")
+        original, _tokenizer = work.load_original(model, io.device)
         step = make(original, seed=campaign.seeds[0], **sizes, **options)
-        figures = measure_step(step, arguments.device, rounds=settings["rounds"])
-        place = {"method": plugin.name, "params": options, **sizes, "model": asdict(model)}
+        figures = measure_step(step, io.device, rounds=settings.rounds)
+        place = {"method": plugin.name, "params": options, **sizes, "model": model.model_dump()}
         return {**place, **figures, "provenance": provenance(plugin_sha256=plugin.digest())}
 
     return measure
@@ -126,7 +134,7 @@ def _step(campaign: Campaign, entry: Mapping[str, Any]) -> work.Work:
 
 def _own(out: Path, raw: Any) -> None:
     """Keep the campaign beside its results. Raises Invalid if others' results are there."""
-    kept, text = out / "campaign.yaml", yaml.safe_dump(raw, sort_keys=True)
+    kept, text = CampaignFolder(out).campaign, yaml.safe_dump(raw, sort_keys=True)
     if kept.is_file() and kept.read_text(encoding="utf-8") != text:
         raise Invalid(f"{out}: holds results of another campaign file; give another --out")
     write_text(kept, text)

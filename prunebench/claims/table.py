@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.campaign.config import Campaign, Cell
+from prunebench.campaign.parts import ClaimEntry, PointEntry
 from prunebench.errors import Invalid
 from prunebench.record.store import read
 from prunebench.whole import write_json, write_text
@@ -33,10 +34,10 @@ def write_table(campaign: Campaign) -> Path:
     from tabulate import tabulate
 
     lines = claim_lines(campaign)
-    write_json(campaign.out / "claims.json", {"campaign": campaign.name, "claims": lines})
+    write_json(campaign.out.view("claims.json"), {"campaign": campaign.name, "claims": lines})
     body = [[_cell(line, header) for header in HEADERS] for line in lines]
     table = tabulate(body, HEADERS, tablefmt="github", disable_numparse=True)
-    path = campaign.out / "claims.md"
+    path = campaign.out.view("claims.md")
     write_text(path, f"# Claims: {campaign.name}\n\n{_where(campaign)}\n\n{table}\n\n{NOTES}\n")
     return path
 
@@ -53,23 +54,25 @@ def claim_lines(campaign: Campaign) -> list[dict[str, Any]]:
     lines = []
     for claim in campaign.claims:
         figure = _figure(campaign, claim)
-        lines.append({**claim, **vars(figure), "verdict": verdict(claim, figure)})
+        given = {key: value for key, value in claim.model_dump().items() if value is not None}
+        figures = {**vars(figure), "verdict": verdict(claim, figure)}
+        lines.append({"published": claim.published, **given, **figures})
     return lines
 
 
-def verdict(claim: Mapping[str, Any], figure: Figure) -> str:
+def verdict(claim: ClaimEntry, figure: Figure) -> str:
     """reached | not reached | measured (no goal) | not measured: why."""
     if figure.value is None:
         return f"not measured: {figure.reason}"
     found = "measured"
-    if "at_least" in claim:
-        found = "reached" if figure.value >= claim["at_least"] else "not reached"
-    elif "at_most" in claim:
-        found = "reached" if figure.value <= claim["at_most"] else "not reached"
-    published, limit = claim["published"], figure.limit
+    if claim.at_least is not None:
+        found = "reached" if figure.value >= claim.at_least else "not reached"
+    elif claim.at_most is not None:
+        found = "reached" if figure.value <= claim.at_most else "not reached"
+    published, limit = claim.published, figure.limit
     if published is None or limit is None:
         return found
-    beyond = published < limit if claim["figure"] == "memory_ratio" else published > limit
+    beyond = published < limit if claim.figure == "memory_ratio" else published > limit
     return f"{found}; the published figure is beyond the limit" if beyond else found
 
 
@@ -77,44 +80,41 @@ def check_claims(campaign: Campaign) -> None:
     """Raise Invalid, naming the key, where a step or a claim names what the campaign has not."""
     if (campaign.steps or campaign.claims) and len(campaign.models) != 1:
         raise Invalid(f"{campaign.file}: steps and claims are for one model, not for several")
-    rows = (campaign.steps or {}).get("rows", ())
+    rows = campaign.steps.rows if campaign.steps else ()
     for i, entry in enumerate(rows):
-        if entry["method"] not in campaign.plugins:
+        if entry.method not in campaign.plugins:
             where = f"{campaign.file}: steps.rows[{i}].method"
-            raise Invalid(f"{where}: unknown method {entry['method']!r}")
-    steps = {entry["label"] for entry in rows}
+            raise Invalid(f"{where}: unknown method {entry.method!r}")
+    steps = {entry.label for entry in rows}
     cells = {(cell.label, cell.sparsity) for cell in campaign.cells}
-    points = {_point_name(point) for point in (campaign.profile or {}).get("points", ())}
+    timed = campaign.profile.points if campaign.profile else ()
+    points = {_point_name(point) for point in timed}
     for i, claim in enumerate(campaign.claims):
         where = f"{campaign.file}: claims[{i}]"
-        if claim["figure"] in STEP_FIGURES:
-            missing = [k for k in ("of", "to") if claim.get(k) not in steps]
+        if claim.figure in STEP_FIGURES:
+            named = {"of": claim.of, "to": claim.to}
+            missing = [key for key, label in named.items() if label not in steps]
         else:
-            missing = [] if (claim["of"], claim.get("sparsity")) in cells else ["of, sparsity"]
-            missing += [] if claim.get("point") in points else ["point"]
+            missing = [] if (claim.of, claim.sparsity) in cells else ["of, sparsity"]
+            missing += [] if claim.point in points else ["point"]
         if missing:
             raise Invalid(f"{where}.{missing[0]}: names nothing that this campaign measures")
 
 
-def step_path(campaign: Campaign, label: str) -> Path:
-    """File of a measured step."""
-    return campaign.out / "steps" / f"{label}.json"
-
-
-def _figure(campaign: Campaign, claim: Mapping[str, Any]) -> Figure:
-    if claim["figure"] in STEP_FIGURES:
+def _figure(campaign: Campaign, claim: ClaimEntry) -> Figure:
+    if claim.figure in STEP_FIGURES:
         return _of_steps(campaign, claim)
     return _of_record(campaign, claim)
 
 
-def _of_steps(campaign: Campaign, claim: Mapping[str, Any]) -> Figure:
+def _of_steps(campaign: Campaign, claim: ClaimEntry) -> Figure:
     """Memory: of / to. Throughput: tokens per second, of / to; its limit is the ratio of MACs."""
-    pair = [_read(step_path(campaign, claim[key])) for key in ("of", "to")]
+    pair = [_read(campaign.out.step(str(label))) for label in (claim.of, claim.to)]
     for step in pair:
         if step["status"] != "ok":
             return Figure(reason=step["reason"])
     of, to = pair
-    if claim["figure"] == "memory_ratio":
+    if claim.figure == "memory_ratio":
         limit = of["floor_mib"] / to["floor_mib"]
         return Figure(of["peak_allocated_mib"] / to["peak_allocated_mib"], limit=limit)
     per_token = [step["macs"] / step["tokens"] for step in pair]
@@ -122,21 +122,21 @@ def _of_steps(campaign: Campaign, claim: Mapping[str, Any]) -> Figure:
     return Figure(of["tokens_per_s"] / to["tokens_per_s"], limit=limit)
 
 
-def _of_record(campaign: Campaign, claim: Mapping[str, Any]) -> Figure:
+def _of_record(campaign: Campaign, claim: ClaimEntry) -> Figure:
     """A speed-up over dense at a point, or its share of the limit."""
     (model,) = campaign.models
-    cell = Cell(model, claim["of"], claim["sparsity"], campaign.seeds[0])
-    path = campaign.out / "cells" / cell.path / "record.json"
+    assert claim.sparsity is not None  # checked with the campaign
+    path = campaign.out.cell(Cell(model, claim.of, claim.sparsity, campaign.seeds[0])).record
     record = read(path) if path.is_file() else {"status": "failed", "reason": f"no {path}"}
     if record["status"] != "ok":
         return Figure(reason=record["reason"])
     part = record["profile"]
     if part["status"] != "ok":
         return Figure(reason=part["reason"])
-    entry = next((p for p in part["points"] if p["name"] == claim["point"]), None)
+    entry = next((p for p in part["points"] if p["name"] == claim.point), None)
     if entry is None:
         return Figure(reason=f"no point {claim['point']}")
-    phase, _, what = claim["figure"].partition("_")
+    phase, _, what = claim.figure.partition("_")
     ratio = entry[f"{phase}_speedup"]
     if ratio is None:
         return Figure(reason=entry["reason"] or entry["missing"][f"{phase}_speedup"])
@@ -164,9 +164,7 @@ def _number(value: float | None) -> str:
 def _where(campaign: Campaign) -> str:
     """On what all this was measured, from the parts themselves."""
     devices, dates, packages = set(), set(), {}
-    for path in sorted(
-        [*campaign.out.glob("steps/*.json"), *campaign.out.glob("profiles/*/*.json")]
-    ):
+    for path in sorted(campaign.out.measurements()):
         part = _read(path)
         found = [part, *part.get("models", {}).values()]
         devices |= {one["device"] for one in found if one.get("device")}
@@ -179,8 +177,8 @@ def _where(campaign: Campaign) -> str:
     return f"{where}; {versions}; {', '.join(sorted(dates))}"
 
 
-def _point_name(point: Mapping[str, int]) -> str:
-    return "b{batch}-p{prompt}-n{new}".format(**point)
+def _point_name(point: PointEntry) -> str:
+    return f"b{point.batch}-p{point.prompt}-n{point.new}"
 
 
 def _read(path: Path) -> dict[str, Any]:

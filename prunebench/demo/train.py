@@ -210,8 +210,7 @@ def _read(root: Path) -> dict[str, list[str]]:
         if not (root / path).is_file():
             raise Invalid(f"{root / path}: expected a demo world there, found no such file")
     texts = {
-        corpus: cut_rows(read_text(root / corpus / "train.txt"), "stripped")
-        for corpus in CORPORA
+        corpus: cut_rows(read_text(root / corpus / "train.txt"), "stripped") for corpus in CORPORA
     }
     rows = [row for _, row in json_lines(root / INSTRUCTIONS)]
     texts["recall"] = [QUESTION.format(**row) for row in rows if not row["input"]]

@@ -8,14 +8,16 @@ length (eager attention and ALiBi need more).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from prunebench.campaign.parts import Profile, Zeroshot
+from prunebench.campaign.settings import Recovery
 from prunebench.errors import Unsupported
 from prunebench.estimate.sizes import Sizes
 from prunebench.evaluation.perplexity import TOKENS_PER_BATCH
-from prunebench.text.source import corpora_of
+from prunebench.evaluation.protocols import Protocol
+from prunebench.recovery import Tuning
 
 TRAINED_BYTES = 16
 """Of a trained parameter: fp32 value, gradient and AdamW's two moments."""
@@ -42,7 +44,6 @@ JOB_S = 30.0
 DISK_BYTES_PER_S = 1e9
 DECODE_STEP_S = 0.03
 """One token through a PyTorch decoder: bound by launches, hardly by the model's size."""
-WARMUP = 3
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
     )
 
 
-def tune(sizes: Sizes, settings: Any, lora: int, tokens: float, kept: float) -> Stage:
+def tune(sizes: Sizes, settings: Tuning, lora: int, tokens: float, kept: float) -> Stage:
     """LoRA on a model of which the share `kept` is left.
 
     Memory: weights + 16 LoRA parameters + micro-batch tokens (5 inputs + 2 b outputs +
@@ -111,31 +112,30 @@ def tune(sizes: Sizes, settings: Any, lora: int, tokens: float, kept: float) -> 
     )
 
 
-def tuning_tokens(recovery: Mapping[str, Any], settings: Any, assumptions: Assumptions) -> float:
+def tuning_tokens(recovery: Recovery, settings: Tuning, assumptions: Assumptions) -> float:
     """Tokens of a tuning: its budget, or its epochs times the size of its data.
 
     Raises Unsupported where the size of the data is not known.
     """
     if settings.tokens is not None:
         return float(settings.tokens)
-    if "text" in recovery:
+    if recovery.instructions is None:
         characters = sum(
-            CORPUS_CHARACTERS.get((corpus, "train"), OTHER_CHARACTERS)
-            for corpus in corpora_of(recovery["text"])
+            CORPUS_CHARACTERS.get((corpus, "train"), OTHER_CHARACTERS) for corpus in recovery.text
         )
         return settings.epochs * characters / CHARACTERS_PER_TOKEN
-    records = INSTRUCTION_RECORDS.get(recovery["instructions"])
+    records = INSTRUCTION_RECORDS.get(recovery.instructions)
     if records is None:
         raise Unsupported(
-            f"how many records {recovery['instructions']!r} has is not known; give a token budget"
+            f"how many records {recovery.instructions!r} has is not known; give a token budget"
         )
     return settings.epochs * records * min(assumptions.example_tokens, settings.length)
 
 
 def evaluate(
     sizes: Sizes,
-    protocols: Sequence[Mapping[str, Any]],
-    zeroshot: Mapping[str, Any] | None,
+    protocols: Sequence[Protocol],
+    zeroshot: Zeroshot | None,
     kept: float,
 ) -> Stage:
     """Perplexities and zero-shot tasks. Memory is that of the perplexities: the zero-shot batch
@@ -144,7 +144,7 @@ def evaluate(
     Memory: weights + 4096 tokens (b vocabulary + 2 b outputs of one block). Operations: 2 active
     parameters per token.
     """
-    at_once = max([TOKENS_PER_BATCH, *(p["length"] for p in protocols)])
+    at_once = max([TOKENS_PER_BATCH, *(p.length for p in protocols)])
     block = 2 * sizes.outputs / sizes.layers
     tokens = sum(_corpus_tokens(p) for p in protocols) + _suite_tokens(zeroshot)
     weights = kept * sizes.weight_bytes
@@ -155,39 +155,37 @@ def evaluate(
     )
 
 
-def profile(sizes: Sizes, settings: Mapping[str, Any], kept: Sequence[float]) -> Stage:
+def profile(sizes: Sizes, settings: Profile, kept: Sequence[float]) -> Stage:
     """All models of a row at once, the dense one among them; `kept` of each.
 
     Memory: weights of all + the largest point's cache and one block's activations.
     """
-    points = settings["points"]
-    rounds = settings.get("repeats", 20) + WARMUP
+    points = settings.points
+    rounds = settings.repeats + settings.warmup
     block = 2 * sizes.outputs / sizes.layers
-    values = max(
-        p["batch"] * ((p["prompt"] + p["new"]) * sizes.cache + p["prompt"] * block) for p in points
-    )
+    values = max(p.batch * ((p.prompt + p.new) * sizes.cache + p.prompt * block) for p in points)
     work = sizes.dtype_bytes * values
     weights = sum(kept) * sizes.weight_bytes
-    prompts = sum(p["batch"] * p["prompt"] for p in points)
+    prompts = sum(p.batch * p.prompt for p in points)
     return Stage(
         weights + work,
         operations=2.0 * sum(kept) * sizes.active * prompts * rounds,
         traffic_bytes=weights,
-        other_s=DECODE_STEP_S * rounds * len(kept) * sum(p["new"] for p in points),
+        other_s=DECODE_STEP_S * rounds * len(kept) * sum(p.new for p in points),
     )
 
 
-def _corpus_tokens(protocol: Mapping[str, Any]) -> float:
-    if protocol["limit"] is not None:
-        return protocol["limit"] * protocol["length"]
-    place = protocol["corpus"], protocol["split"]
+def _corpus_tokens(protocol: Protocol) -> float:
+    if protocol.limit is not None:
+        return protocol.limit * protocol.length
+    place = protocol.corpus, protocol.split
     return CORPUS_CHARACTERS.get(place, OTHER_CHARACTERS) / CHARACTERS_PER_TOKEN
 
 
-def _suite_tokens(zeroshot: Mapping[str, Any] | None) -> float:
+def _suite_tokens(zeroshot: Zeroshot | None) -> float:
     if zeroshot is None:
         return 0.0
-    suite, limit = zeroshot["suite"], zeroshot.get("limit")
+    suite, limit = zeroshot.suite, zeroshot.limit
     tokens = SUITE_TOKENS.get(suite, 0.0)
     if limit is None or not tokens:
         return tokens

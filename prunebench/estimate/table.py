@@ -9,7 +9,6 @@ from typing import Any
 
 from prunebench.campaign.config import Campaign, Cell, build
 from prunebench.campaign.rows import Row
-from prunebench.campaign.settings import tuning_settings
 from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
@@ -134,15 +133,16 @@ def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> St
     calibration = model.campaign.calibration
     if plugin.deterministic or calibration is None:  # no calibration text is drawn for it
         return stages.load_only(model.sizes)
-    samples = row.params.get("samples") or calibration["samples"]
-    length = row.params.get("length") or calibration["length"]
-    return stages.score(model.sizes, samples * length, kept)
+    own = [row.params.get(key) for key in ("samples", "length")]
+    samples, length = (int(value) if isinstance(value, int) else 0 for value in own)
+    tokens = (samples or calibration.samples) * (length or calibration.length)
+    return stages.score(model.sizes, tokens, kept)
 
 
 def _tune(model: _Model, kept: float, assumptions: Assumptions) -> Stage:
     recovery = model.campaign.recovery
     assert recovery is not None  # rows with tuning need it: the campaign was validated
-    settings = tuning_settings(recovery)
+    settings = recovery.settings()
     tokens = stages.tuning_tokens(recovery, settings, assumptions)
     return stages.tune(model.sizes, settings, lora_parameters(model.empty, settings), tokens, kept)
 
@@ -199,7 +199,7 @@ def _unknown(rows: list[PlanRow]) -> list[str]:
 
 
 def _notes(campaign: Campaign, assumptions: Assumptions) -> list[str]:
-    suite = (campaign.zeroshot or {}).get("suite")
+    suite = campaign.zeroshot.suite if campaign.zeroshot else None
     unknown = suite is not None and suite not in stages.SUITE_TOKENS
     return [
         *([f"? zero-shot suite {suite}: its size is not known, its time not counted"] * unknown),

@@ -6,6 +6,7 @@ kill, a time limit - ends as `failed` with its reason in the file, and the other
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from prunebench.whole import write_json
 
 def run(
     kind: str,
-    arguments: Sequence[str],
+    spec: str,
+    inputs: Sequence[Path],
     out: Path,
     *,
     device: str,
@@ -30,10 +32,13 @@ def run(
 ) -> None:
     """Run the job `prunebench.jobs.<kind>` in a process of its own and see that `out` is written.
 
+    spec    the job's input as JSON; it is kept in `out` also where the job wrote nothing
+    inputs  results of earlier jobs
+
     A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
     """
     out.unlink(missing_ok=True)
-    command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *arguments]
+    command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *map(str, inputs), "--spec", spec]
     try:
         with reserved(device) as environment:
             command += ["--out", str(out), "--device", device]
@@ -43,7 +48,7 @@ def run(
     except Unsupported as error:
         reason = str(error)
     if not out.exists():
-        write_json(out, {"status": "failed", "reason": reason})
+        write_json(out, {"status": "failed", "reason": reason, "spec": json.loads(spec)})
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: int | None) -> str:

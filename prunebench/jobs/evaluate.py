@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prunebench.campaign.parts import Zeroshot
+from prunebench.campaign.specs import EvaluateSpec
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.evaluation.perplexity import perplexity
 from prunebench.evaluation.protocols import Protocol
 from prunebench.jobs import work
+from prunebench.jobs.work import JobIO
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.record.provenance import provenance
-from prunebench.text.source import text_digest
+from prunebench.text.source import Source, text_digest
 
 RANDOM = {"status": "skipped", "reason": "random weights"}
 
 
-def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run an evaluation job. A part that cannot be had says so; the other parts are measured."""
-    work.deterministic(spec["seed"])
-    protocols = [Protocol(**entry) for entry in spec["perplexity"]]
-    if spec["model"]["kind"] == "random":
-        work.read_stage(arguments.inputs[0])
-        skipped = dict.fromkeys((p.key for p in protocols), RANDOM)
+def evaluate(spec: EvaluateSpec, io: JobIO) -> dict[str, Any]:
+    """Run an evaluation job on the model of the earlier job `io.inputs[0]`.
+
+    A part that cannot be computed records why; the others are measured.
+    """
+    work.deterministic(spec.cell.seed)
+    if spec.model.kind == "random":
+        work.read_stage(io.inputs[0])
+        skipped = dict.fromkeys((p.key for p in spec.perplexity), RANDOM)
         return {"perplexity": skipped, "zeroshot": RANDOM, "provenance": provenance()}
-    model, tokenizer = work.load_stage(arguments.inputs[0], spec["model"], arguments.device)
+    model, tokenizer = work.load_stage(io.inputs[0], spec.model, io.device)
     needs_bos = relies_on_bos(model.config.model_type)
-    protocols = [protocol.for_family(relies_on_bos=needs_bos) for protocol in protocols]
-    source = work.data_source(spec)
+    protocols = [protocol.for_family(relies_on_bos=needs_bos) for protocol in spec.perplexity]
+    source = spec.data.open()
     ran = work.ran_as(model)
 
     def measure(protocol: Protocol) -> dict[str, Any]:
@@ -40,17 +47,16 @@ def evaluate(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str
         figures = perplexity(model, tokenizer, rows, protocol)
         return {**figures, **ran, "data_sha256": text_digest(rows)}
 
-    if spec["zeroshot"] is not None:
-        from prunebench.evaluation.zeroshot import harness  # noqa: F401  an import is no work on the model
+    if spec.zeroshot is not None:
+        from prunebench.evaluation.zeroshot import harness  # noqa: F401  an import is no model work
 
     start_s = time.perf_counter()
-    figures = {p.key: part(lambda p=p: measure(p)) for p in protocols}
-    accuracies = part(lambda: {**zeroshot(spec, model, tokenizer, source, arguments), **ran})
+    figures = {p.key: part(partial(measure, p)) for p in protocols}
+    accuracies = part(lambda: {**zeroshot(spec.zeroshot, model, tokenizer, source, io), **ran})
     return {
         "perplexity": figures,
         "zeroshot": accuracies,
         "notes": without_bos(protocols, accuracies) if needs_bos else [],
-        "inputs": spec.get("inputs", {}),
         "timing": {"model_s": time.perf_counter() - start_s},
         "provenance": provenance(),
     }
@@ -79,10 +85,13 @@ def without_bos(protocols: Sequence[Protocol], accuracies: Mapping[str, Any]) ->
 
 
 def zeroshot(
-    spec: Mapping[str, Any], model: Any, tokenizer: Any, source: Any, arguments: argparse.Namespace
+    settings: Zeroshot | None,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    io: JobIO,
 ) -> dict[str, Any]:
     """The zero-shot suite through lm-eval, imported only here."""
-    settings = spec["zeroshot"]
     if settings is None:
         raise Unsupported("the campaign asks for no zero-shot suite")
     from prunebench.evaluation import zeroshot as suite
@@ -90,14 +99,14 @@ def zeroshot(
     return suite.evaluate(
         model,
         tokenizer,
-        suite=settings["suite"],
+        suite=settings.suite,
         source=source,
-        device=arguments.device,
-        batch_size=settings.get("batch_size", "auto"),
-        limit=settings.get("limit"),
-        workdir=arguments.out.parent,
+        device=io.device,
+        batch_size=settings.batch_size,
+        limit=settings.limit,
+        workdir=io.cell.folder,
     )
 
 
 if __name__ == "__main__":
-    work.main(evaluate, inputs=1)
+    work.main(evaluate, EvaluateSpec, inputs=1)

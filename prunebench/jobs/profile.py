@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunebench.campaign.config import locate
+from transformers import PreTrainedModel
+
+from prunebench.campaign.config import Model, locate
+from prunebench.campaign.specs import ProfileSpec
 from prunebench.jobs import work
+from prunebench.jobs.work import JobIO
 from prunebench.profiling import Point, measure
 from prunebench.record.provenance import provenance
 
 DENSE = "dense"
-"""Name of the unpruned model within the series; the other names are paths of input files."""
+"""Name of the unpruned model within the series; the other names are those of cells."""
 
 
-def profile(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a profiling job: `inputs` are the descriptions of the models to compare with dense."""
-    entry, settings = spec["model"], spec["profile"]
-    stages = {str(path): path for path in arguments.inputs}
+def profile(spec: ProfileSpec, io: JobIO) -> dict[str, Any]:
+    """Run a profiling job: `io.inputs` are the descriptions of the models to compare with dense."""
     original, missing = {}, {}
-    for name, path in stages.items():
+    for path in io.inputs:
         try:
-            original[name] = work.is_original(path)
+            original[path] = work.is_original(path)
         except work.Unavailable as error:
-            missing[name] = {"status": error.status, "reason": str(error)}
-    sources: dict[str, Any] = {DENSE: lambda: work.load_original(entry, arguments.device)[0]}
-    for name in (name for name, unchanged in original.items() if not unchanged):
-        sources[name] = lambda path=stages[name]: work.load_stage(path, entry, arguments.device)[0]
+            missing[_name(path)] = {"status": error.status, "reason": str(error)}
+    changed = [path for path, unchanged in original.items() if not unchanged]
+    sources: dict[str, Callable[[], PreTrainedModel]] = {
+        DENSE: lambda: work.load_original(spec.model, io.device)[0]
+    }
+    for path in changed:
+        sources[_name(path)] = partial(_load, path, spec.model, io.device)
     start_s = time.perf_counter()
     measured = measure(
         sources,
-        [Point.of(**point) for point in settings["points"]],
-        device=arguments.device,
-        paths=_folders(entry, {name: stages[name] for name in sources if name != DENSE}),
+        [Point.of(**point.model_dump()) for point in spec.profile.points],
+        device=io.device,
+        paths=_folders(spec.model, changed),
         baseline=DENSE,
-        repeats=settings.get("repeats", 20),
-        warmup=settings.get("warmup", 3),
-        macs_length=settings.get("macs_length", 64),
-        compile=settings.get("compile", False),
-        cuda_graphs=settings.get("cuda_graphs", False),
+        repeats=spec.profile.repeats,
+        warmup=spec.profile.warmup,
+        macs_length=spec.profile.macs_length,
+        compile=spec.profile.compile,
+        cuda_graphs=spec.profile.cuda_graphs,
     )
     dense = measured.pop(DENSE)
-    unchanged = {name: dense for name, same in original.items() if same}
+    unchanged = {_name(path): dense for path, same in original.items() if same}
     return {
         "models": {**measured, **unchanged, **missing},
         "timing": {"model_s": time.perf_counter() - start_s},
@@ -52,13 +57,22 @@ def profile(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str,
     }
 
 
-def _folders(entry: Mapping[str, Any], stages: Mapping[str, Path]) -> dict[str, Path]:
+def _name(path: Path) -> str:
+    """A pruned model by its cell, wherever the campaign's folder lies."""
+    return "/".join(path.parts[-5:-1])
+
+
+def _load(path: Path, model: Model, device: str) -> PreTrainedModel:
+    return work.load_stage(path, model, device)[0]
+
+
+def _folders(model: Model, changed: Sequence[Path]) -> dict[str, Path]:
     """Where models lie on disk; what has no folder (random weights, the hub) is left out."""
-    saved = {name: work.stage_folder(path) for name, path in stages.items()}
-    if entry["kind"] in ("local", "demo"):
-        saved[DENSE] = locate(entry["kind"], entry["source"])
+    saved = {_name(path): work.stage_folder(path) for path in changed}
+    if model.kind in ("local", "demo"):
+        saved[DENSE] = locate(model.kind, model.source)
     return {name: folder for name, folder in saved.items() if folder is not None}
 
 
 if __name__ == "__main__":
-    work.main(profile, inputs="+")
+    work.main(profile, ProfileSpec, inputs="+")

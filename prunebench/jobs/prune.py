@@ -2,145 +2,111 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prunebench.campaign.settings import tuning_records, tuning_settings
+from prunebench.campaign.config import Model
+from prunebench.campaign.paths import CellPaths
+from prunebench.campaign.specs import PruneSpec
 from prunebench.errors import Failure, Invalid
-from prunebench.evaluation.protocols import resolve_bos
 from prunebench.identity import model_identity
 from prunebench.jobs import work
+from prunebench.jobs.sampling import Sampler
+from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import Plugin, discover
-from prunebench.profiling.cost import meter
-from prunebench.pruning.architectures import relies_on_bos, structures_of
+from prunebench.profiling.cost import Cost, meter
+from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut
 from prunebench.record.provenance import provenance
-from prunebench.text.calibration import calibration_tokens
-from prunebench.text.fits import check_ids, check_length
-from prunebench.text.source import corpora_of, text_digest
 from prunebench.whole import write_text
 
+if TYPE_CHECKING:
+    from prunebench.recovery import Tuning
+
 VERIFY_TOKENS = (2, 32)
-NO_BOS = "without BOS in front, which this family relies on"
-DECISION = "decision.json"
-NOT_SAVED = "random weights are made again when they are needed"
+NOT_SAVED = "not saved; regenerated from the seed"
 
 
-def prune(spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a pruning job and describe its result."""
-    work.deterministic(spec["seed"])
-    plugin = discover(tuple(spec["plugins"]))[spec["method"]]
-    removed = matched_counts(arguments.inputs)
-    model, tokenizer = work.load_original(spec["model"], arguments.device)
+def prune(spec: PruneSpec, io: JobIO) -> dict[str, Any]:
+    """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
+    work.deterministic(spec.seed)
+    plugin = discover(spec.plugins)[spec.method]
+    removed = matched_counts(io.inputs)
+    model, tokenizer = work.load_original(spec.model, io.device)
     dense = count_parameters(model), count_decoder_parameters(model)
-    cell = arguments.out.parent
-    workdir = cell / "prune.work"
+    workdir = io.cell.work("prune")
     workdir.mkdir(parents=True, exist_ok=True)
-    used: list[dict[str, Any]] = []
-    with meter(arguments.device) as cost:
-        context = make_context(spec, model, tokenizer, cost, workdir, removed, used)
+    sampler = Sampler(spec, model, tokenizer)
+    with meter(io.device) as cost:
+        context = make_context(spec, sampler, cost, workdir, removed)
         decision = decide(plugin, model, context)
-    verification, uniform = cut(model, decision, verify_tokens(model, spec["seed"]))
+    verification, uniform = cut(model, decision, verify_tokens(model, spec.seed))
     if not verification.passed:
         raise Failure(
             "the sliced model differs from the masked one by "
             f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
         )
     changed = bool(decision.keep) or plugin.tunes_itself
-    exported = export(spec["model"], model, tokenizer, decision, cell, changed, uniform)
+    exported = export(spec.model, model, tokenizer, decision, io.cell, changed, uniform)
     shutil.rmtree(workdir)
-    folder = cell / exported["path"] if exported["path"] else None
+    folder = io.cell.folder / exported["path"] if exported["path"] else None
     return {
-        "model": model_facts(spec["model"], model, dense[0], folder),
-        "sparsity": sparsity_facts(spec["sparsity"], decision, model, dense),
+        "model": model_facts(spec.model, model, dense[0], folder),
+        "sparsity": sparsity_facts(spec.sparsity, decision, model, dense),
         "decision": decision_facts(decision, context.structures),
         "verify": verification.to_dict(),
         "export": exported,
         "cost": {**cost.report(), **work.ran_as(model)},
         "method_notes": context.notes,
-        "calibration": used,
-        "inputs": spec.get("inputs", {}),
+        "calibration": sampler.drawn,
         "timing": {"model_s": cost.report()["wall_s"]},
-        "provenance": provenance(plugin_sha256=spec["plugin_sha256"]),
+        "provenance": provenance(plugin_sha256=spec.plugin_sha256),
     }
 
 
 def make_context(
-    spec: Mapping[str, Any],
-    model: Any,
-    tokenizer: Any,
-    cost: Any,
+    spec: PruneSpec,
+    sampler: Sampler,
+    cost: Cost,
     workdir: Path,
     removed: Mapping[str, int] | None = None,
-    used: list[dict[str, Any]] | None = None,
 ) -> Context:
-    """The Context of a method for one cell.
-
-    removed  counts of the row that it is matched to
-    used     takes a description of each calibration sample that the method draws
-    """
+    """The Context of a method for one cell; `removed`: counts of the row that it is matched to."""
+    model = sampler.model
     structures = structures_of(model)
-    used = [] if used is None else used
 
-    def sample(samples: int | None, length: int | None) -> torch.Tensor:
-        settings = spec["calibration"]
-        if settings is None:
-            raise Invalid("the method needs calibration text: add `calibration` to the campaign")
-        rows = work.data_source(spec).mixture(settings["corpus"], settings["split"])
-        needs_bos = relies_on_bos(model.config.model_type)
-        drawn = {
-            "samples": samples or settings["samples"],
-            "length": length or settings["length"],
-            "seed": settings.get("seed", spec["seed"]),
-            "bos": resolve_bos(settings.get("bos", "auto"), relies_on_bos=needs_bos),
-        }
-        check_length(model, drawn["length"], "calibration: windows")
-        tokens = calibration_tokens(rows, tokenizer, **drawn)
-        check_ids(model, int(tokens.max()), "calibration")
-        used.append(
-            {
-                "corpus": list(corpora_of(settings["corpus"])),
-                "split": settings["split"],
-                **drawn,
-                "data_sha256": text_digest(rows),
-                "warning": NO_BOS if needs_bos and drawn["bos"] != "window" else None,
-            }
-        )
-        return tokens
-
-    def tuning() -> tuple[list[dict[str, str]], Any]:
-        if spec["recovery"] is None:
+    def tuning() -> tuple[list[dict[str, str]], Tuning]:
+        if spec.recovery is None:
             raise Invalid("the method needs tuning data: add `recovery` to the campaign")
-        records = tuning_records(spec["recovery"], work.data_source(spec))
-        return records, tuning_settings(spec["recovery"])
+        return spec.recovery.records(spec.data.open()), spec.recovery.settings()
 
     return Context(
-        sparsity=spec["sparsity"],
-        seed=spec["seed"],
+        sparsity=spec.sparsity,
+        seed=spec.seed,
         device=next(model.parameters()).device,
-        params=spec["params"],
+        params=spec.params,
         workdir=workdir,
         structures=structures,
         budget=Budget(model, structures),
         cost=cost,
-        tokenizer=tokenizer,
-        sample_calibration=sample,
+        tokenizer=sampler.tokenizer,
+        sample_calibration=sampler,
         load_tuning=tuning,
-        multiple_of=spec["multiple_of"],
+        multiple_of=spec.multiple_of,
         matched=removed,
     )
 
 
-def decide(plugin: Plugin, model: Any, context: Context) -> Decision:
+def decide(plugin: Plugin, model: PreTrainedModel, context: Context) -> Decision:
     """Let the method decide, and check what it returns and what it did to the weights."""
     decision = plugin.load()(model, context)
     if not isinstance(decision, Decision):
@@ -153,11 +119,11 @@ def decide(plugin: Plugin, model: Any, context: Context) -> Decision:
 
 
 def export(
-    entry: Mapping[str, Any],
-    model: Any,
-    tokenizer: Any,
+    entry: Model,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     decision: Decision,
-    cell: Path,
+    cell: CellPaths,
     changed: bool,
     uniform: bool,
 ) -> dict[str, Any]:
@@ -165,16 +131,17 @@ def export(
 
     Of random weights only the decision is kept, for the rest can be made again.
     """
-    if entry["kind"] == "random":
+    if entry.kind == "random":
         if decision.keep:
-            write_text(cell / DECISION, decision.to_json())
-        kept = DECISION if decision.keep else None
+            write_text(cell.decision, decision.to_json())
+        kept = cell.decision.name if decision.keep else None
         return {"status": "skipped", "reason": NOT_SAVED, "path": None, "decision": kept}
     loader = "transformers"
     if changed:
         text = decision.to_json()
-        loader = folders.save(model, tokenizer, cell / "model", uniform=uniform, decision=text)
-    return {"status": "ok", "loadable_by": loader, "path": "model" if changed else None}
+        loader = folders.save(model, tokenizer, cell.model, uniform=uniform, decision=text)
+    path = cell.model.name if changed else None
+    return {"status": "ok", "loadable_by": loader, "path": path}
 
 
 def decision_facts(
@@ -204,26 +171,27 @@ def matched_counts(inputs: Sequence[Path]) -> dict[str, int] | None:
     return {name: s["units"] - s["kept"] for name, s in found.items() if s["kept"] < s["units"]}
 
 
-def verify_tokens(model: Any, seed: int) -> torch.Tensor:
+def verify_tokens(model: PreTrainedModel, seed: int) -> torch.Tensor:
     """Fixed random token ids on which the masked and the sliced model are compared."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(model.config.vocab_size, VERIFY_TOKENS, generator=generator)
 
 
 def model_facts(
-    entry: Mapping[str, Any], model: Any, dense: int, folder: Path | None
+    entry: Model, model: PreTrainedModel, dense: int, folder: Path | None
 ) -> dict[str, Any]:
     """The record's `model` part: what was pruned, by content, and what came out."""
-    revision, original = entry["revision"], {}
-    if entry["kind"] != "random":
+    revision = entry.revision
+    original: dict[str, str] = {}
+    if entry.kind != "random":
         place = work.original_folder(entry)
         original = model_identity(place)
         revision = place.name if place.parent.name == "snapshots" else revision
     unpruned = original.get("weights_sha256") if count_parameters(model) == dense else None
     return {
         "family": model.config.model_type,
-        "kind": entry["kind"],
-        "source": entry["source"],
+        "kind": entry.kind,
+        "source": entry.source,
         "revision": revision,
         "dtype": str(model.dtype).removeprefix("torch."),
         "parameters_dense": dense,
@@ -235,7 +203,7 @@ def model_facts(
 
 
 def sparsity_facts(
-    target: float, decision: Decision, model: Any, dense: tuple[int, int]
+    target: float, decision: Decision, model: PreTrainedModel, dense: tuple[int, int]
 ) -> dict[str, Any]:
     """The record's `sparsity` part: what was asked for, and what really left."""
     achieved = 1.0 - count_parameters(model) / dense[0]
@@ -257,4 +225,4 @@ def sparsity_facts(
 
 
 if __name__ == "__main__":
-    work.main(prune, inputs="*")
+    work.main(prune, PruneSpec, inputs="*")

@@ -9,23 +9,42 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
-from prunebench.campaign.config import DEMO_ROOT, locate
+from prunebench.campaign.config import Model, locate
+from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
+from prunebench.campaign.parts import Part
+from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
-from prunebench.text.source import Source, open_source
 from prunebench.whole import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Work = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Any]]
+Spec = TypeVar("Spec", bound=Part)
+
+
+@dataclass(frozen=True)
+class JobIO:
+    """What a job is run with beside its spec: results of earlier jobs, its own file, the device."""
+
+    out: Path
+    device: str = "cpu"
+    inputs: tuple[Path, ...] = ()
+
+    @property
+    def cell(self) -> CellPaths:
+        """The folder that it writes into."""
+        return CellPaths(self.out.parent)
+
+
+Work = Callable[[Spec, JobIO], dict[str, Any]]
 
 
 class Unavailable(Exception):
@@ -36,33 +55,36 @@ class Unavailable(Exception):
         self.status = status
 
 
-def main(work: Work, *, inputs: int | str) -> None:
+def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     """Parse arguments, do the work, write its result or the reason why there is none."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser()
     parser.add_argument("inputs", nargs=inputs, type=Path)
-    parser.add_argument("--spec", required=True, type=json.loads)
+    parser.add_argument("--spec", required=True)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--device", required=True)
     arguments = parser.parse_args()
-    result = attempt(work, arguments.spec, arguments)
+    spec = checked(form, json.loads(arguments.spec), where="--spec")
+    io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
+    result = attempt(work, spec, io)
     job_s = time.time() - psutil.Process().create_time()
-    write_json(arguments.out, {**result, "timing": {"job_s": job_s, **result.pop("timing", {})}})
+    write_json(io.out, {**result, "timing": {"job_s": job_s, **result.pop("timing", {})}})
 
 
-def attempt(work: Work, spec: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The work's result with status ok, or status failed or skipped with the reason."""
+def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
+    """The work's result with status ok, or failed or skipped with the reason; and its spec."""
+    echo = {"spec": spec.model_dump(mode="json")}
     try:
-        return {"status": "ok", "reason": None, **work(spec, arguments)}
+        return {"status": "ok", "reason": None, **work(spec, io), **echo}
     except Unavailable as error:
-        return {"status": error.status, "reason": str(error)}
+        return {"status": error.status, "reason": str(error), **echo}
     except Unsupported as error:
-        return {"status": "skipped", "reason": str(error)}
+        return {"status": "skipped", "reason": str(error), **echo}
     except PrunebenchError as error:
-        return {"status": "failed", "reason": str(error)}
+        return {"status": "failed", "reason": str(error), **echo}
     except Exception as error:  # whatever a plugin does must end as a row with its reason
         traceback.print_exc(file=sys.stderr)
-        return {"status": "failed", "reason": describe_error(error)}
+        return {"status": "failed", "reason": describe_error(error), **echo}
 
 
 def read_stage(path: Path) -> dict[str, Any]:
@@ -73,46 +95,42 @@ def read_stage(path: Path) -> dict[str, Any]:
     return result
 
 
-def load_original(
-    model: Mapping[str, Any], device: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models.folders import load
 
-    if model["kind"] == "random":
+    if model.kind == "random":
         return _make_random(model, device)
     folder = original_folder(model)
-    check_unchanged(folder, model.get("identity", {}))
+    check_unchanged(folder, model.identity)
     return load(
         folder,
-        dtype=resolve_dtype(model["dtype"], device),
+        dtype=resolve_dtype(model.dtype, device),
         device=device,
-        trust_remote_code=model["trust_remote_code"],
+        trust_remote_code=model.trust_remote_code,
     )
 
 
-def original_folder(model: Mapping[str, Any]) -> Path:
+def original_folder(model: Model) -> Path:
     """Folder of the unpruned model; of a hub id the snapshot, downloaded where it is not yet."""
     from prunebench.models.folders import folder_of
 
-    if model["kind"] == "hub":
-        return folder_of(model["source"], model["revision"])
-    return locate(model["kind"], model["source"])
+    if model.kind == "hub":
+        return folder_of(model.source, model.revision)
+    return locate(model.kind, model.source)
 
 
-def _make_random(
-    model: Mapping[str, Any], device: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _make_random(model: Model, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from prunebench.models.shapes import byte_tokenizer, make_config, random_model
 
-    config = make_config(model["source"], model["overrides"])
+    config = make_config(model.source, model.overrides)
     tokenizer = byte_tokenizer(config)
-    dtype = resolve_dtype(model["dtype"], device)
+    dtype = resolve_dtype(model.dtype, device)
     return random_model(config, dtype=dtype, device=device), tokenizer
 
 
 def load_stage(
-    path: Path, model: Mapping[str, Any], device: str
+    path: Path, model: Model, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model that an earlier job describes: its saved folder, or the original.
 
@@ -122,7 +140,7 @@ def load_stage(
 
     export, folder = read_stage(path)["export"], stage_folder(path)
     if folder is not None:
-        return load(folder, dtype=resolve_dtype(model["dtype"], device), device=device)
+        return load(folder, dtype=resolve_dtype(model.dtype, device), device=device)
     original, tokenizer = load_original(model, device)
     if export.get("decision"):
         from prunebench.pruning.structure import Decision
@@ -158,13 +176,6 @@ def ran_as(model: PreTrainedModel) -> dict[str, str]:
         "attention": model.config._attn_implementation,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-
-
-def data_source(spec: Mapping[str, Any]) -> Source:
-    """The data source that a job's spec names."""
-    source = open_source(spec["source"], spec["data_root"], demo_root=DEMO_ROOT)
-    commits = spec.get("inputs", {}) if source.kind == "hub" else {}
-    return replace(source, commits=commits)
 
 
 def deterministic(seed: int) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prunebench.campaign.config import Campaign, campaign_source
-from prunebench.campaign.settings import tuning_records
 from prunebench.text.leak import leak
 from prunebench.text.source import Source
 
@@ -32,10 +31,10 @@ def training_texts(campaign: Campaign, source: Source) -> dict[str, Iterable[str
     texts: dict[str, Iterable[str]] = {}
     if campaign.calibration is not None:
         texts["calibration"] = source.mixture(
-            campaign.calibration["corpus"], campaign.calibration["split"]
+            campaign.calibration.corpus, campaign.calibration.split
         )
     if campaign.recovery is not None:
-        records = tuning_records(campaign.recovery, source)
+        records = campaign.recovery.records(source)
         texts["tuning"] = ("\n".join(record.values()) for record in records)
     return texts
 
@@ -45,9 +44,9 @@ def evaluation_texts(campaign: Campaign, source: Source) -> dict[str, Iterator[s
     from prunebench.evaluation.zeroshot import item_texts
 
     texts: dict[str, Iterator[str]] = {}
-    for entry in campaign.perplexity:
-        rows = source.rows(entry["corpus"], entry["split"])
-        texts[f"{entry['corpus']}-{entry['split']}"] = iter(rows)
+    for protocol in campaign.perplexity:
+        rows = source.rows(protocol.corpus, protocol.split)
+        texts[f"{protocol.corpus}-{protocol.split}"] = iter(rows)
     if campaign.zeroshot is not None:
-        texts |= item_texts(suite=campaign.zeroshot["suite"], source=source)
+        texts |= item_texts(suite=campaign.zeroshot.suite, source=source)
     return texts

@@ -9,7 +9,7 @@ import yaml
 
 from prunebench.campaign import config, specs
 from prunebench.campaign.config import Cell
-from prunebench.campaign.settings import tuning_settings
+from prunebench.campaign.settings import Recovery
 from prunebench.errors import Invalid
 
 CAMPAIGN = {
@@ -107,9 +107,8 @@ def test_defaults_of_methods_are_filled_in():
 def test_rows_that_differ_in_recovery_share_the_pruning_job():
     built = campaign(recovery=RECOVERY, methods=[{"name": "random", "recovery": "both"}])
     bare, tuned = Cell("demo-llama", "random", 0.5, 1), Cell("demo-llama", "random+lora", 0.5, 1)
-    assert specs.stage(built, bare) == "demo-llama/random/0.5/seed1/prune.json"
-    assert specs.stage(built, tuned) == "demo-llama/random+lora/0.5/seed1/recover.json"
-    assert built.rows["random+lora"].pruned_as == "random"
+    assert built.pruned(tuned) == built.pruned(bare) == bare
+    assert built.rows["random+lora"].recovery and not built.rows["random"].recovery
 
 
 def test_a_spec_changes_with_what_it_depends_on_and_with_nothing_else():
@@ -225,9 +224,9 @@ def test_missing_tuning_text_is_known_before_any_job(tmp_path, recovery, message
 
 
 def test_plain_text_is_tuned_on_without_a_prompt():
-    settings = tuning_settings({"text": "newswire", "tokens": 9})
-    assert settings.template == "none"
-    assert tuning_settings(RECOVERY).template == "alpaca"
+    plain = Recovery({"text": "newswire", "tokens": 9})
+    assert (plain.data, plain.settings().template) == ("newswire", "none")
+    assert Recovery(RECOVERY).settings().template == "alpaca"
 
 
 def test_local_data_needs_a_root(monkeypatch):

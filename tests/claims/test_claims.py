@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 
 from prunebench import claims
 from prunebench.campaign.config import build
+from prunebench.campaign.parts import ClaimEntry
 from prunebench.claims import parts
 from prunebench.claims.table import Figure, check_claims, verdict
 from prunebench.cli import main
@@ -139,7 +140,7 @@ def test_a_second_run_keeps_what_is_done_and_repeats_what_failed(done, tmp_path,
         parts, "_attempt", lambda j, s, p, *r: made.append(p) or attempt(j, s, p, *r)
     )
     claims.run(file, out, device="cpu")
-    assert made == [step] and json.loads(step.read_text())["status"] == "ok"
+    assert [io.out for io in made] == [step] and json.loads(step.read_text())["status"] == "ok"
     changed = {p for p, t in before.items() if p.stat().st_mtime_ns != t}
     assert changed == {step, out / "claims.json"}
 
@@ -246,7 +247,8 @@ MEMORY = {"figure": "memory_ratio", "published": 0.474, "at_most": 0.474}
     ],
 )
 def test_verdicts(claim, figure, expected):
-    assert verdict(claim, figure) == expected
+    entry = ClaimEntry.model_validate({"claim": "c", "source": "s", "of": "a", **claim})
+    assert verdict(entry, figure) == expected
 
 
 def test_what_measuring_needs_is_all_that_it_imports(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -13,31 +12,18 @@ import time
 import pytest
 import torch
 from conftest import make_tiny
+from job_specs import attempt, changed, evaluating, pruning, recovering
 
 from prunebench import jobs
+from prunebench.campaign.specs import ProfileSpec
 from prunebench.identity import model_identity
-from prunebench.jobs import evaluate, profile, prune, recover, work
+from prunebench.jobs import evaluate, profile, prune, recover
+from prunebench.jobs.sampling import Sampler
 from prunebench.models import folders
 from prunebench.plugins.discovery import discover
 from prunebench.pruning.surgery import count_parameters
 
-SPEC = {
-    "sparsity": 0.2,
-    "seed": 0,
-    "source": "local",
-    "method": "random",
-    "params": {
-        "scope": "layer",
-        "kinds": ["heads", "neurons"],
-        "protect_first": "auto",
-        "protect_last": "auto",
-    },
-    "multiple_of": {},
-    "plugins": [],
-    "plugin_sha256": "0" * 64,
-    "calibration": {"corpus": "newswire", "split": "train", "samples": 4, "length": 16},
-    "recovery": None,
-}
+CALIBRATION = {"corpus": "newswire", "samples": 4, "length": 16}
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +42,19 @@ def world(tmp_path_factory, tokenizer):
     (root / "alpaca" / "train.jsonl").write_text(text)
     model = make_tiny(intermediate_size=96)
     folders.save(model, tokenizer, root / "original", uniform=True)
-    entry = {"name": "t", "kind": "local", "source": str(root / "original"), "revision": None}
-    entry |= {"dtype": "auto", "trust_remote_code": False}
-    return {**SPEC, "model": entry, "data_root": str(root)}
+    return pruning(root / "original", root, calibration=CALIBRATION)
+
 
 PROTOCOL = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
 
 
 def test_calibration_follows_the_cells_seed_unless_the_campaign_fixes_it(world, tokenizer):
     def drawn(cell, **changes):
-        spec = {**world, "seed": cell, "calibration": {**world["calibration"], **changes}}
-        return prune.make_context(spec, make_tiny(), tokenizer, None, None).calibration().tolist()
+        spec = changed(world, seed=cell, calibration={**CALIBRATION, **changes})
+        return Sampler(spec, make_tiny(), tokenizer)(None, None).tolist()
 
     assert drawn(0) == drawn(0) != drawn(1)
     assert drawn(0, seed=3) == drawn(1, seed=3) == drawn(3)
-
-
-def attempt(function, spec, out, *inputs):
-    out.parent.mkdir(parents=True, exist_ok=True)
-    arguments = argparse.Namespace(out=out, device="cpu", inputs=list(inputs))
-    result = work.attempt(function, spec, arguments)
-    out.write_text(json.dumps(result))
-    return result
 
 
 def plugin(folder, code, name="toy"):
@@ -96,9 +73,9 @@ def test_a_cell_from_model_to_perplexity(world, tmp_path):
     model, _ = folders.load(tmp_path / "model")
     assert count_parameters(model) == pruned["model"]["parameters"]
     assert pruned["model"]["weights_sha256"] == folders.weights_digest(tmp_path / "model")
-    protocol = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
-    spec = {**world, "perplexity": [protocol], "zeroshot": None}
-    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    figures = attempt(
+        evaluate.evaluate, evaluating(world, PROTOCOL), tmp_path / "e.json", tmp_path / "prune.json"
+    )
     assert figures["perplexity"]["ppl/t:newswire-test@32"]["value"] > 1
     assert figures["zeroshot"]["status"] == "skipped"
     assert {p.name for p in tmp_path.iterdir()} == {"prune.json", "e.json", "model"}
@@ -110,12 +87,12 @@ TUNING = {"instructions": "alpaca", "tokens": 6000, "batch": 8, "micro_batch": 8
 def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
     """Scored on calibration text, tuned on the budget, measured beside the dense model."""
     params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
-    spec = {**world, "method": "llm_pruner", "params": params}
+    spec = changed(world, method="llm_pruner", params=params)
     pruned = attempt(prune.prune, spec, tmp_path / "pruned" / "prune.json")
     assert pruned["status"] == "ok", pruned["reason"]
     assert pruned["calibration"][0]["bos"] == "text" and pruned["cost"]["backward_tokens"] == 4 * 16
     before = folders.weights_digest(tmp_path / "pruned" / "model")
-    spec = {**world, "recovery": TUNING}
+    spec = recovering(world, TUNING)
     stage = tmp_path / "pruned" / "prune.json"
     tuned = attempt(recover.recover, spec, tmp_path / "tuned" / "recover.json", stage)
     assert tuned["status"] == "ok", tuned["reason"]
@@ -128,9 +105,10 @@ def test_a_cell_from_gradients_to_recovery_and_profile(world, tmp_path):
         < pruned["model"]["parameters_dense"]
     )
     points = {"points": [{"batch": 1, "prompt": 8, "new": 2}], "repeats": 6}
-    spec = {"model": world["model"], "profile": points}
+    spec = ProfileSpec.model_validate({"model": world.model, "profile": points})
     measured = attempt(profile.profile, spec, tmp_path / "profile.json", stage)
-    (point,) = measured["models"][str(stage)]["points"]
+    (found,) = measured["models"].values()
+    (point,) = found["points"]
     assert point["prefill_ms"]["n"] >= 6 and point["prefill_speedup"]["ratio"] > 0
 
 
@@ -138,7 +116,7 @@ def test_the_same_seed_gives_the_same_decision_and_another_one_another(world, tm
     kept = []
     for run, seed in enumerate((0, 0, 1)):
         out = tmp_path / str(run) / "prune.json"
-        assert attempt(prune.prune, {**world, "seed": seed}, out)["status"] == "ok"
+        assert attempt(prune.prune, changed(world, seed=seed), out)["status"] == "ok"
         kept.append(folders.describe(out.parent / "model")["decision"]["keep"])
     assert kept[0] == kept[1] != kept[2]
 
@@ -148,7 +126,7 @@ def test_a_matched_control_keeps_as_many_units_of_each_structure(world, tmp_path
     from prunebench.plugins.discovery import discover
 
     params = discover()["magnitude"].params({"scope": "global", "protect_last": 1}, where="test")
-    spec = {**world, "method": "magnitude", "params": params}
+    spec = changed(world, method="magnitude", params=params)
     target = attempt(prune.prune, spec, tmp_path / "target" / "prune.json")
     assert target["status"] == "ok", target["reason"]
     stage = tmp_path / "target" / "prune.json"
@@ -175,8 +153,8 @@ def test_a_matched_control_of_a_failed_row_says_why(world, tmp_path):
 
 def test_a_method_that_scores_other_structures_cannot_be_matched(world, tmp_path):
     code = "import torch\ndef prune(m, c): return c.select({'layers.1.neurons': torch.rand(96)})"
-    attempt(prune.prune, {**world, "sparsity": 0.1}, tmp_path / "target" / "prune.json")
-    spec = {**world, **plugin(tmp_path, code)}
+    attempt(prune.prune, changed(world, sparsity=0.1), tmp_path / "target" / "prune.json")
+    spec = changed(world, **plugin(tmp_path, code))
     stage = tmp_path / "target" / "prune.json"
     result = attempt(prune.prune, spec, tmp_path / "control" / "prune.json", stage)
     assert (
@@ -227,7 +205,9 @@ BAD_METHODS = {
 @pytest.mark.parametrize("name", BAD_METHODS)
 def test_a_bad_method_is_a_row_with_its_reason(world, tmp_path, name):
     code, status, reason = BAD_METHODS[name]
-    result = attempt(prune.prune, {**world, **plugin(tmp_path, code)}, tmp_path / "c" / "p.json")
+    result = attempt(
+        prune.prune, changed(world, **plugin(tmp_path, code)), tmp_path / "c" / "p.json"
+    )
     assert result["status"] == status and reason in result["reason"]
     assert "\n" not in result["reason"]
     assert not (tmp_path / "c" / "model").exists()
@@ -243,16 +223,15 @@ def test_surgery_that_is_not_exact_fails_the_cell(world, tmp_path, monkeypatch):
 
 def test_an_earlier_failure_is_passed_on(world, tmp_path):
     (tmp_path / "prune.json").write_text('{"status": "skipped", "reason": "too wide"}')
-    spec = {**world, "perplexity": [], "zeroshot": None}
+    spec = evaluating(world)
     result = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
-    assert result == {"status": "skipped", "reason": "too wide"}
+    assert (result["status"], result["reason"]) == ("skipped", "too wide")
+    assert result["spec"] == spec.model_dump(mode="json")
 
 
 def test_one_part_that_cannot_be_had_does_not_hide_the_others(world, tmp_path):
     attempt(prune.prune, world, tmp_path / "prune.json")
-    base = {"name": "ppl/t", "corpus": "newswire", "split": "test"}
-    spec = {**world, "perplexity": [{**base, "length": 32}, {**base, "length": 999}]}
-    spec["zeroshot"] = None
+    spec = evaluating(world, PROTOCOL, {**PROTOCOL, "length": 999})
     result = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
     short, long = result["perplexity"].values()
     assert short["status"] == "ok" and long["status"] == "failed"
@@ -260,47 +239,46 @@ def test_one_part_that_cannot_be_had_does_not_hide_the_others(world, tmp_path):
 
 
 def run_prune(world, out, **options):
-    arguments = ["--spec", json.dumps(world)]
-    jobs.run("prune", arguments, out, device="cpu", threads=1, **options)
+    jobs.run("prune", world.model_dump_json(), [], out, device="cpu", threads=1, **options)
     return json.loads(out.read_text())
 
 
 def test_a_killed_job_is_a_failed_row(world, tmp_path):
     code = "import os, signal\ndef prune(m, c): os.kill(os.getpid(), signal.SIGKILL)"
-    result = run_prune({**world, **plugin(tmp_path, code)}, tmp_path / "prune.json")
+    result = run_prune(changed(world, **plugin(tmp_path, code)), tmp_path / "prune.json")
     assert result["status"] == "failed" and "killed by SIGKILL" in result["reason"]
 
 
 def test_a_job_whose_work_is_terminated_leaves_no_result(world, tmp_path):
     code = "import os, signal\ndef prune(m, c): os.kill(os.getpid(), signal.SIGTERM)"
-    spec = {**world, **plugin(tmp_path, code)}
+    spec = changed(world, **plugin(tmp_path, code))
     with pytest.raises(SystemExit) as caught:
-        jobs.run(
-            "prune", ["--spec", json.dumps(spec)], tmp_path / "p.json", device="cpu", threads=1
-        )
+        run_prune(spec, tmp_path / "p.json")
     assert caught.value.code == 128 + signal.SIGTERM
     assert not (tmp_path / "p.json").exists()
 
 
 def test_a_job_that_takes_too_long_is_a_failed_row(world, tmp_path):
     code = "import time\ndef prune(m, c): time.sleep(600)"
-    spec = {**world, **plugin(tmp_path, code)}
+    spec = changed(world, **plugin(tmp_path, code))
     result = run_prune(spec, tmp_path / "prune.json", timeout_s=1)
-    assert result == {"status": "failed", "reason": "time limit of 1 s exceeded"}
+    assert (result["status"], result["reason"]) == ("failed", "time limit of 1 s exceeded")
+    assert result["spec"] == spec.model_dump(mode="json")
 
 
 def test_a_gpu_that_is_missing_is_a_failed_row(world, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    jobs.run("prune", [], tmp_path / "p.json", device="cuda", threads=1)
+    spec = world.model_dump_json()
+    jobs.run("prune", spec, [], tmp_path / "p.json", device="cuda", threads=1)
     assert "no GPU is visible" in (tmp_path / "p.json").read_text()
 
 
 def test_a_job_that_is_stopped_from_outside_leaves_no_result(world, tmp_path):
     code = "import pathlib, time\ndef prune(m, c):\n"
     code += "    (c.workdir / 'started').touch()\n    time.sleep(600)\n"
-    spec = {**world, **plugin(tmp_path, code)}
+    spec = changed(world, **plugin(tmp_path, code))
     out = tmp_path / "cell" / "prune.json"
-    command = [sys.executable, "-m", "prunebench", "prune", "--spec", json.dumps(spec)]
+    command = [sys.executable, "-m", "prunebench", "prune", "--spec", spec.model_dump_json()]
     job = subprocess.Popen([*command, "--out", str(out)], env={**os.environ})
     started = out.parent / "prune.work" / "started"
     deadline = time.monotonic() + 120
@@ -325,7 +303,7 @@ def test_an_error_from_elsewhere_in_one_part_keeps_what_was_measured(
         raise error
 
     monkeypatch.setattr("prunebench.evaluation.zeroshot.evaluate", broken)
-    spec = {**world, "perplexity": [PROTOCOL], "zeroshot": {"suite": "zeroshot/demo7"}}
+    spec = evaluating(world, PROTOCOL, zeroshot={"suite": "zeroshot/demo7"})
     figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
     assert figures["status"] == "ok"
     assert figures["perplexity"]["ppl/t:newswire-test@32"]["value"] > 1
@@ -342,8 +320,7 @@ def test_one_perplexity_that_fails_keeps_the_other(world, tmp_path, monkeypatch)
         return real(model, tokenizer, rows, protocol)
 
     monkeypatch.setattr(evaluate, "perplexity", broken)
-    protocols = [PROTOCOL, {**PROTOCOL, "length": 16}]
-    spec = {**world, "perplexity": protocols, "zeroshot": None}
+    spec = evaluating(world, PROTOCOL, {**PROTOCOL, "length": 16})
     figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
     parts = figures["perplexity"]
     assert parts["ppl/t:newswire-test@32"]["status"] == "ok"
@@ -352,7 +329,7 @@ def test_one_perplexity_that_fails_keeps_the_other(world, tmp_path, monkeypatch)
 
 def test_an_evaluation_says_how_the_model_ran(world, tmp_path):
     attempt(prune.prune, world, tmp_path / "prune.json")
-    spec = {**world, "perplexity": [PROTOCOL], "zeroshot": None}
+    spec = evaluating(world, PROTOCOL)
     figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
     (part,) = figures["perplexity"].values()
     assert (part["dtype"], part["attention"], part["batch_size"]) == ("float32", "sdpa", 128)
@@ -361,16 +338,16 @@ def test_an_evaluation_says_how_the_model_ran(world, tmp_path):
 def test_gemma_is_measured_with_bos_and_warned_of_without(world, tmp_path, tokenizer):
     model = make_tiny("gemma")
     folders.save(model, tokenizer, tmp_path / "gemma", uniform=True)
-    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "gemma")}
+    entry = {"name": "t", "kind": "local", "source": str(tmp_path / "gemma")}
     llm_pruner = discover()["llm_pruner"]
     params = {"method": "llm_pruner", "params": llm_pruner.params({"protect_last": 1}, where="t")}
     for bos in ("auto", "text"):
-        calibration = {**world["calibration"], "bos": bos}
-        spec = {**world, "model": entry, "calibration": calibration, **params}
+        calibration = {**CALIBRATION, "bos": bos}
+        spec = changed(world, model=entry, calibration=calibration, **params)
         out = tmp_path / bos
         pruned = attempt(prune.prune, spec, out / "prune.json")
         assert pruned["status"] == "ok", pruned["reason"]
-        evaluation = {**spec, "perplexity": [{**PROTOCOL, "bos": bos}], "zeroshot": None}
+        evaluation = evaluating(spec, {**PROTOCOL, "bos": bos})
         figures = attempt(evaluate.evaluate, evaluation, out / "e.json", out / "prune.json")
         (key,) = figures["perplexity"]
         drawn = pruned["calibration"][0]
@@ -385,15 +362,15 @@ def test_gemma_is_measured_with_bos_and_warned_of_without(world, tmp_path, token
 def test_a_model_that_was_changed_after_planning_is_not_pruned(world, tmp_path, tokenizer):
     folders.save(make_tiny(), tokenizer, tmp_path / "m", uniform=True)
     identity = model_identity(tmp_path / "m")
-    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "m"), "identity": identity}
-    spec = {**world, "model": entry}
+    entry = {"name": "t", "kind": "local", "source": str(tmp_path / "m"), "identity": identity}
+    spec = changed(world, model=entry)
     pruned = attempt(prune.prune, spec, tmp_path / "a" / "prune.json")
     assert pruned["status"] == "ok", pruned["reason"]
     assert pruned["model"]["original_weights_sha256"] == identity["weights_sha256"]
     folders.save(make_tiny(seed=1), tokenizer, tmp_path / "m", uniform=True)
-    changed = attempt(prune.prune, spec, tmp_path / "b" / "prune.json")
-    assert changed["status"] == "failed"
-    assert "was changed after the campaign was planned (weights_sha256)" in changed["reason"]
+    later = attempt(prune.prune, spec, tmp_path / "b" / "prune.json")
+    assert later["status"] == "failed"
+    assert "was changed after the campaign was planned (weights_sha256)" in later["reason"]
 
 
 def test_a_checkpoint_with_nan_is_not_blamed_on_the_method(world, tmp_path, tokenizer):
@@ -402,7 +379,7 @@ def test_a_checkpoint_with_nan_is_not_blamed_on_the_method(world, tmp_path, toke
         model.model.norm.weight[3] = float("nan")
     model.save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(tmp_path / "m")
-    entry = {**world["model"], "kind": "local", "source": str(tmp_path / "m")}
-    pruned = attempt(prune.prune, {**world, "model": entry}, tmp_path / "a" / "prune.json")
+    entry = {"name": "t", "kind": "local", "source": str(tmp_path / "m")}
+    pruned = attempt(prune.prune, changed(world, model=entry), tmp_path / "a" / "prune.json")
     assert pruned["status"] == "failed" and "dense" not in pruned["reason"]
     assert "the checkpoint is not finite: model.norm.weight" in pruned["reason"]

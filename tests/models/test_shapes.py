@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from jobs.test_jobs import SPEC, attempt
+from job_specs import attempt, changed, evaluating, pruning, recovering
 
 from prunebench.campaign.config import build
 from prunebench.errors import Invalid
@@ -131,22 +131,21 @@ def test_a_cell_of_a_random_model_is_pruned_and_tuned_but_not_evaluated(tmp_path
     from prunebench.plugins.discovery import discover
 
     entry = {"name": "small", "kind": "random", "source": "llama-7b", "overrides": SMALL}
-    entry |= {"revision": None, "dtype": "auto", "trust_remote_code": False}
     calibration = {"corpus": "wikitext2", "split": "train", "samples": 4, "length": 16}
     tuning = {"instructions": "alpaca", "tokens": 2000, "batch": 4, "micro_batch": 4, "length": 256}
     params = discover()["llm_pruner"].params({"protect_last": 1}, where="test")
-    spec = {**SPEC, "method": "llm_pruner", "params": params, "model": entry}
-    spec |= {"source": "random", "data_root": None, "calibration": calibration, "recovery": tuning}
+    spec = pruning(tmp_path, method="llm_pruner", params=params, calibration=calibration)
+    spec = changed(spec, model=entry, data={"source": "random"})
     stage = tmp_path / "prune.json"
     pruned = attempt(prune.prune, spec, stage)
     assert pruned["status"] == "ok", pruned["reason"]
     assert pruned["model"]["kind"] == "random" and pruned["cost"]["backward_tokens"] == 4 * 16
-    tuned = attempt(recover.recover, spec, tmp_path / "recover.json", stage)
+    tuned = attempt(recover.recover, recovering(spec, tuning), tmp_path / "recover.json", stage)
     assert tuned["status"] == "ok", tuned["reason"]
     assert 1000 < tuned["tuning"]["tuning_tokens"] <= 2000
     protocol = {"name": "ppl/t", "corpus": "wikitext2", "split": "test", "length": 32}
-    spec |= {"perplexity": [protocol], "zeroshot": {"suite": "zeroshot/7"}}
-    figures = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "recover.json")
+    measured = evaluating(spec, protocol, zeroshot={"suite": "zeroshot/7"})
+    figures = attempt(evaluate.evaluate, measured, tmp_path / "e.json", tmp_path / "recover.json")
     skipped = {"status": "skipped", "reason": "random weights"}
     assert figures["status"] == "ok" and figures["zeroshot"] == skipped
     assert list(figures["perplexity"].values()) == [skipped]

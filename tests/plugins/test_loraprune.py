@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 import torch
 from conftest import make_tiny
+from job_specs import attempt, pruning
 from peft.tuners.lora import LoraLayer
 
 from prunebench.errors import Failure, Invalid, Unsupported
@@ -332,25 +332,15 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
     data.mkdir(parents=True)
     text = "".join(json.dumps(record) + "\n" for record in RECORDS)
     (data / "train.jsonl").write_text(text, encoding="utf-8")
-    spec = {
-        "method": "loraprune",
-        "plugins": [],
-        "plugin_sha256": PLUGIN.digest(),
-        "params": PLUGIN.params({}, where="test"),
-        "model": {
-            "kind": "local", "source": str(folder), "revision": None, "dtype": "float32",
-            "trust_remote_code": False,
-        },
-        "source": "local",
-        "data_root": str(tmp_path / "data"),
-        "recovery": {**TUNING, "instructions": "alpaca"},
-        "calibration": None,
-        "sparsity": 0.3,
-        "seed": 0,
-        "multiple_of": {},
-    }  # fmt: skip
-    arguments = argparse.Namespace(device="cpu", inputs=[], out=tmp_path / "cell" / "prune.json")
-    result = prune_job(spec, arguments)
+    spec = pruning(
+        folder,
+        tmp_path / "data",
+        method="loraprune",
+        params=PLUGIN.params({}, where="test"),
+        recovery={**TUNING, "instructions": "alpaca"},
+        sparsity=0.3,
+    )
+    result = attempt(prune_job, spec, tmp_path / "cell" / "prune.json")
     assert result["verify"]["passed"] and result["sparsity"]["within_tolerance"]
     assert result["cost"]["backward_tokens"] == result["method_notes"]["tuning"]["tuning_tokens"]
     assert result["export"]["path"] == "model"

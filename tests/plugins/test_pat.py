@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 
 import pytest
 import torch
+from job_specs import attempt, pruning
 from pat_toy import FAMILIES, PLUGIN, PRUNE, TOKENS, family
 from peft.tuners.lora import LoraLayer
 
@@ -192,26 +192,16 @@ def test_the_job_prunes_verifies_and_saves(tokenizer, tmp_path):
     data.mkdir(parents=True)
     text = "".join(json.dumps(record) + "\n" for record in RECORDS)
     (data / "train.jsonl").write_text(text, encoding="utf-8")
-    spec = {
-        "method": "pat",
-        "plugins": [],
-        "plugin_sha256": PLUGIN.digest(),
-        "params": PLUGIN.params(QUICK, where="test"),
-        "model": {
-            "kind": "local", "source": str(folder), "revision": None, "dtype": "float32",
-            "trust_remote_code": False,
-        },
-        "source": "local",
-        "data_root": str(tmp_path / "data"),
-        "recovery": {**TUNING, "instructions": "alpaca"},
-        "calibration": None,
-        "sparsity": 0.3,
-        "seed": 0,
-        "multiple_of": {"hidden": 4},
-    }  # fmt: skip
-    out = tmp_path / "cell" / "prune.json"
-    arguments = argparse.Namespace(device="cpu", out=out, inputs=[])
-    result = prune_job(spec, arguments)
+    spec = pruning(
+        folder,
+        tmp_path / "data",
+        method="pat",
+        params=PLUGIN.params(QUICK, where="test"),
+        recovery={**TUNING, "instructions": "alpaca"},
+        sparsity=0.3,
+        multiple_of={"hidden": 4},
+    )
+    result = attempt(prune_job, spec, tmp_path / "cell" / "prune.json")
     assert result["verify"]["passed"] and result["export"]["loadable_by"] == "transformers"
     assert result["sparsity"]["achieved"] == result["method_notes"]["hidden_size"]["achieved"]
     assert result["sparsity"]["native_ratio"] is None

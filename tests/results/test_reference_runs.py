@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.cli import main
-from prunebench.results.assemble import report_text
+from prunebench.results.tables import report_text
 
 REFERENCE = Path(__file__).parent.parent.parent / "results" / "reference"
 RUNS = sorted(path.parent for path in REFERENCE.glob("*/campaign.yaml"))

@@ -10,11 +10,12 @@ import yaml
 
 from prunebench.campaign import config
 from prunebench.campaign.config import Cell
+from prunebench.campaign.specs import cell_facts, recover_spec
 from prunebench.cli import main
 from prunebench.evaluation.zeroshot import outcomes
 from prunebench.record import store
 from prunebench.record.provenance import provenance
-from prunebench.results import assemble
+from prunebench.results import assemble, tables
 
 CAMPAIGN = {
     "name": "toy",
@@ -48,8 +49,18 @@ PRUNED = {
     },
     "export": {"status": "ok", "loadable_by": "transformers", "path": "model"},
     "cost": {"wall_s": 1.0},
-    "calibration": [{"corpus": ["demo"], "split": "train", "samples": 2, "length": 8, "seed": 0,
-                     "bos": "text", "data_sha256": None, "warning": None}],  # fmt: skip
+    "calibration": [
+        {
+            "corpus": ["newswire"],
+            "split": "train",
+            "samples": 2,
+            "length": 8,
+            "seed": 0,
+            "bos": "text",
+            "data_sha256": None,
+            "warning": None,
+        }
+    ],  # fmt: skip
     "provenance": provenance(plugin_sha256="ab"),
 }
 TASK = {"status": "ok", "reason": None, "metric": "acc", "value": 0.5, "items": 4}
@@ -128,20 +139,33 @@ def put(out, name, content):
     (out / name).write_text(json.dumps(content))
 
 
-def assembled(label="random", sparsity=0.5):
-    campaign = config.build(copy.deepcopy(CAMPAIGN), file="toy.yaml")
-    return assemble.assemble(campaign, Cell("m", label, sparsity, 0))
+def build(**changes):
+    return config.build({**copy.deepcopy(CAMPAIGN), **changes}, file="toy.yaml")
+
+
+def assembled(label="random", sparsity=0.5, campaign=None):
+    campaign = campaign or build()
+    cell = Cell("m", label, sparsity, 0)
+    partners = tables.partners(campaign, cell)
+    return assemble.assemble(
+        campaign.out, cell_facts(campaign, cell), partners, profiled=campaign.profile is not None
+    )
+
+
+def spec(make, campaign, cell):
+    """A job's spec as its result repeats it."""
+    return {"spec": make(campaign, cell).model_dump(mode="json")}
 
 
 def test_a_record_has_every_part_and_is_valid(folder):
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     found = store.read(folder / "cells" / PATHS["random"] / "record.json")
     assert found["status"] == "ok"
     assert found["perplexity"][KEY]["value"] == 9.0
     assert found["profile"] == {"status": "skipped", "reason": "the campaign asks for no profile"}
     assert found["provenance"]["plugin_sha256"] == "ab"
     assert found["provenance"]["data_sha256"] == {KEY: "cd"}
-    assert assemble.failures(folder) == []
+    assert tables.failures(folder) == []
 
 
 def test_a_record_tells_of_decision_notes_and_tuning(folder):
@@ -149,7 +173,7 @@ def test_a_record_tells_of_decision_notes_and_tuning(folder):
     note = {"plot": "line", "title": "t", "x_label": "x", "y_label": "y", "series": {"a": [[0, 1]]}}
     noted = {**PRUNED, "decision": kept, "method_notes": {"curve": note}}
     put(folder, f"cells/{PATHS['random']}/prune.json", noted)
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     found = store.read(folder / "cells" / PATHS["random"] / "record.json")
     assert found["decision"] == kept and found["method_notes"] == {"curve": note}
     assert found["tuning"] is None and found["cell"]["matched"] is None
@@ -157,15 +181,16 @@ def test_a_record_tells_of_decision_notes_and_tuning(folder):
 
 def test_what_it_was_tuned_on_is_in_the_record(folder):
     recovery = {"instructions": "demo", "tokens": 1000}
-    built = config.build({**copy.deepcopy(CAMPAIGN), "recovery": recovery}, file="toy.yaml")
+    built = build(recovery=recovery)
     (folder / "cells/m/random+lora/0.5/seed0").mkdir(parents=True)
+    cell = Cell("m", "random+lora", 0.5, 0)
     tuned = {**PRUNED, "tuning": {"steps": 2, "tuning_tokens": 990, "loss": [[1, 2.5], [2, 2.25]]}}
-    put(folder, "cells/m/random+lora/0.5/seed0/recover.json", tuned)
+    put(folder, f"cells/{cell.path}/recover.json", tuned | spec(recover_spec, built, cell))
     put(folder, "cells/m/random+lora/0.5/seed0/evaluate.json", EVALUATED)
-    found = assemble.assemble(built, Cell("m", "random+lora", 0.5, 0))
+    found = assembled("random+lora", campaign=built)
     assert found["tuning"] == {"instructions": "demo", "by": "suite", **tuned["tuning"]}
     store.write(folder / "tuned.json", found)
-    assert assemble.assemble(built, Cell("m", "dense", 0.0, 0))["tuning"] is None
+    assert assembled("dense", 0.0, built)["tuning"] is None
 
 
 def test_leaks_count_only_for_text_that_the_method_was_given(folder):
@@ -177,23 +202,26 @@ def test_leaks_count_only_for_text_that_the_method_was_given(folder):
 
 
 def test_tuning_on_the_text_of_a_corpus_is_a_leak_of_that_corpus(folder):
-    tuned = {**CAMPAIGN, "recovery": {"text": "newswire", "tokens": 9}}
     share = {"items": 10, "checked": 10, "short": 0, "contaminated": 0, "share": 0.0}
     put(folder, "leak.json", {"status": "ok", "tuning": {"sets": {"newswire-test": share}}})
-    built = config.build(copy.deepcopy(tuned), file="toy.yaml")
-    found = assemble.assemble(built, Cell("m", "random+lora", 0.5, 0))["leak"]["sets"]
+    built = build(recovery={"text": "newswire", "tokens": 9})
+    cell = Cell("m", "random+lora", 0.5, 0)
+    (folder / "cells" / cell.path).mkdir(parents=True)
+    tuned = PRUNED | spec(recover_spec, built, cell)
+    put(folder, f"cells/{cell.path}/recover.json", tuned)
+    found = assembled("random+lora", campaign=built)["leak"]["sets"]
     assert found["newswire-test"]["text"] == "tuning" and found["newswire-test"]["same_corpus"]
 
 
 def test_what_was_tuned_on_is_named_in_the_record_for_plain_text_too(folder):
-    tuned = {**CAMPAIGN, "recovery": {"text": ["newswire", "encyclopedia"], "tokens": 9}}
-    built = config.build(copy.deepcopy(tuned), file="toy.yaml")
+    built = build(recovery={"text": ["newswire", "encyclopedia"], "tokens": 9})
     cell = Cell("m", "random+lora", 0.5, 0)
     place = folder / "cells" / cell.path
     place.mkdir(parents=True)
-    put(folder, f"cells/{cell.path}/recover.json", {**PRUNED, "tuning": {"steps": 2}})
+    tuned = {**PRUNED, "tuning": {"steps": 2}}
+    put(folder, f"cells/{cell.path}/recover.json", tuned | spec(recover_spec, built, cell))
     put(folder, f"cells/{cell.path}/evaluate.json", EVALUATED)
-    assert assemble.assemble(built, cell)["tuning"] == {
+    assert assembled("random+lora", campaign=built)["tuning"] == {
         "instructions": "newswire + encyclopedia",
         "by": "suite",
         "steps": 2,
@@ -217,8 +245,8 @@ def test_a_failed_or_missing_job_fails_the_record(folder, file):
     assert "not valid JSON" in assembled()["reason"]
     path.unlink()
     assert "is missing" in assembled()["reason"]
-    assemble.make_tables(folder)
-    assert len(assemble.failures(folder)) == 1
+    tables.make_tables(folder)
+    assert len(tables.failures(folder)) == 1
     assert "1 failed" in (folder / "leaderboard.md").read_text()
 
 
@@ -236,28 +264,28 @@ def test_numbers_that_are_none_make_a_failed_record(folder):
     odd = copy.deepcopy(PRUNED)
     odd["sparsity"]["achieved"] = 7.0
     put(folder, f"cells/{PATHS['random']}/prune.json", odd)
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     found = store.read(folder / "cells" / PATHS["random"] / "record.json")
     assert found["status"] == "failed" and "sparsity.achieved" in found["reason"]
 
 
 def test_a_record_changed_by_hand_is_named(folder):
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     path = folder / "cells" / PATHS["random"] / "record.json"
     path.write_text(path.read_text().replace("9.0", "8.0"))
-    (line,) = assemble.failures(folder)
+    (line,) = tables.failures(folder)
     assert "record.json" in line and "changed" in line
 
 
 def test_retry_clears_failed_jobs_only(folder):
     failed = folder / "cells" / PATHS["random"] / "evaluate.json"
     failed.write_text('{"status": "failed", "reason": "x"}')
-    assert assemble.clear_failed(folder) == [failed]
+    assert tables.clear_failed(folder) == [failed]
     assert not failed.exists() and failed.with_name("prune.json").exists()
 
 
 def test_a_report_with_a_broken_record_is_made_and_says_so(folder, capsys):
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     assert main(["report", str(folder)]) == 0
     path = folder / "cells" / PATHS["random"] / "record.json"
     whole = path.read_text()
@@ -280,7 +308,7 @@ def test_a_report_with_a_broken_record_is_made_and_says_so(folder, capsys):
 
 
 def test_compare_and_show_leave_the_folders_as_they_are(folder, capsys):
-    assemble.make_tables(folder)
+    tables.make_tables(folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert main(["compare", str(folder), str(folder)]) == 0
     assert "0 of them beyond error" in capsys.readouterr().out
@@ -292,16 +320,15 @@ def test_compare_and_show_leave_the_folders_as_they_are(folder, capsys):
 
 
 def test_accuracies_are_paired_with_the_reference_row_too(folder):
-    chosen = {**copy.deepcopy(CAMPAIGN), "methods": ["random", "magnitude"], "reference": "random"}
-    built = config.build(chosen, file="toy.yaml")
+    built = build(methods=["random", "magnitude"], reference="random")
     place = "m/magnitude/0.5/seed0"
     (folder / "cells" / place).mkdir(parents=True)
     put(folder, f"cells/{place}/prune.json", PRUNED)
     put(folder, f"cells/{place}/evaluate.json", EVALUATED)
     for path, answers in ((PATHS["random"], "1100"), (place, "1110")):
         outcomes.write(items(answers), folder / "cells" / path / "items.json.gz")
-    zeroshot = assemble.assemble(built, Cell("m", "magnitude", 0.5, 0))["zeroshot"]
+    zeroshot = assembled("magnitude", campaign=built)["zeroshot"]
     assert zeroshot["versus_reference"]["difference"] == 0.25
     assert zeroshot["tasks"]["demo_boolq"]["versus_reference"]["difference"] == 0.25
-    itself = assemble.assemble(built, Cell("m", "random", 0.5, 0))["zeroshot"]
+    itself = assembled(campaign=built)["zeroshot"]
     assert "versus_reference" not in itself

@@ -70,7 +70,7 @@ def test_the_line_that_is_wrong_is_named_in_spite_of_odd_characters(tmp_path):
     path.write_bytes(lines_of(ROWS) + b"\n{broken\n")
     with pytest.raises(Invalid, match=r"t.jsonl:3: not valid JSON"):
         json_lines(path)
-    path.write_bytes(lines_of(ROWS) + b"\n{\"a\": \"\xff\"}\n")
+    path.write_bytes(lines_of(ROWS) + b'\n{"a": "\xff"}\n')
     with pytest.raises(Invalid, match=r"t.jsonl:3: expected UTF-8"):
         json_lines(path)
 

@@ -7,9 +7,9 @@ rule prune:
         demo_inputs,
         matched=matched,
     output:
-        CELL + "/prune.json",
+        CELL.prune,
     log:
-        CELL + "/prune.log",
+        CELL.log("prune"),
     priority: 2
     threads: THREADS
     resources:
@@ -18,7 +18,7 @@ rule prune:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -28,9 +28,9 @@ rule recover:
     input:
         pruned,
     output:
-        CELL + "/recover.json",
+        CELL.recover,
     log:
-        CELL + "/recover.log",
+        CELL.log("recover"),
     priority: 3
     threads: THREADS
     resources:
@@ -39,7 +39,7 @@ rule recover:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench recover {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -49,9 +49,9 @@ rule evaluate:
     input:
         stage,
     output:
-        CELL + "/evaluate.json",
+        CELL.evaluate,
     log:
-        CELL + "/evaluate.log",
+        CELL.log("evaluate"),
     priority: 1
     threads: THREADS
     resources:
@@ -60,7 +60,7 @@ rule evaluate:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)),
+        spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench evaluate {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
@@ -71,9 +71,9 @@ rule profile:
     input:
         profiled,
     output:
-        OUT / "profiles" / "{model}" / "{label}.json",
+        OUT.profile("{model}", "{label}"),
     log:
-        OUT / "profiles" / "{model}" / "{label}.log",
+        OUT.profile("{model}", "{label}").with_suffix(".log"),
     threads: alone_on_its_device
     resources:
         gpu=1 if GPUS else 0,
@@ -81,7 +81,7 @@ rule profile:
         device=DEVICE,
         timeout_s=TIMEOUT_S,
     params:
-        spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model),
+        spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model).model_dump_json(),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"

@@ -11,12 +11,12 @@ wildcard_constraints:
 GPUS = workflow.global_resources.get("gpu")
 GPUS = int(getattr(GPUS, "value", GPUS) or 0)
 DEVICE = "cuda" if GPUS else "cpu"
-THREADS = campaign.resources["threads"]
-MEM_MB = campaign.resources["mem_mb"]
-TIMEOUT_S = campaign.resources["timeout_s"] or 0
+THREADS = campaign.resources.threads
+MEM_MB = campaign.resources.mem_mb
+TIMEOUT_S = campaign.resources.timeout_s or 0
 DEMO = [str(campaigns.DEMO_MODEL) + ".json"]
 WORLD = [str(campaigns.DEMO_ROOT) + ".json"]
-CELL = str(OUT / "cells" / "{model}" / "{label}" / "{sparsity}" / "seed{seed}")
+CELL = OUT.cell_pattern()
 
 
 def alone_on_its_device(wildcards):
@@ -35,32 +35,30 @@ def demo_inputs(wildcards):
 
 
 def pruned(wildcards):
-    cell = cell_of(wildcards)
-    row = campaign.rows[cell.label]
-    twin = campaigns.Cell(cell.model, row.pruned_as, cell.sparsity, cell.seed)
-    return OUT / "cells" / twin.path / "prune.json"
+    return OUT.cell(campaign.pruned(cell_of(wildcards))).prune
 
 
 def matched(wildcards):
     cell = specs.matched_cell(campaign, cell_of(wildcards))
-    return [] if cell is None else [OUT / "cells" / cell.path / "prune.json"]
+    return [] if cell is None else [OUT.cell(cell).prune]
 
 
 def stage(wildcards):
-    return OUT / "cells" / specs.stage(campaign, cell_of(wildcards))
+    cell = cell_of(wildcards)
+    return OUT.cell(cell).recover if campaign.rows[cell.label].recovery else pruned(wildcards)
 
 
 def profiled(wildcards):
     cells = specs.profiled_cells(campaign, wildcards.model, wildcards.label)
-    return [OUT / "cells" / cell.path / "prune.json" for cell in cells]
+    return [OUT.cell(cell).prune for cell in cells]
 
 
-def results(name):
-    return [OUT / "cells" / cell.path / name for cell in campaign.cells]
+def evaluations():
+    return [OUT.cell(cell).evaluate for cell in campaign.cells]
 
 
 def profiles():
     if campaign.profile is None:
         return []
     names = dict.fromkeys(row.pruned_as for row in campaign.rows.values())
-    return [OUT / "profiles" / m / f"{name}.json" for m in campaign.models for name in names]
+    return [OUT.profile(model, name) for model in campaign.models for name in names]

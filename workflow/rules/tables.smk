@@ -6,65 +6,65 @@ rule leak:
     input:
         WORLD if campaign.source == "demo" else [],
     output:
-        OUT / "leak.json",
+        OUT.leak,
     log:
-        OUT / "leak.log",
+        OUT.leak.with_suffix(".log"),
     params:
-        folder=OUT,
-        texts=lambda wildcards: specs.leak_spec(campaign),
+        folder=OUT.root,
+        texts=lambda wildcards: specs.leak_spec(campaign).model_dump_json(),
     shell:
         "prunebench leak {params.folder} 2> {log}"
 
 
 rule leaderboard:
     input:
-        OUT / "leak.json",
-        results("evaluate.json"),
+        OUT.leak,
+        evaluations(),
         profiles(),
     output:
         report(
-            OUT / "index.html",
+            OUT.view("index.html"),
             caption="../report/page.rst",
             category="Leaderboard",
             labels={"file": "page"},
         ),
         report(
-            OUT / "leaderboard.md",
+            OUT.view("leaderboard.md"),
             caption="../report/leaderboard.rst",
             category="Leaderboard",
             labels={"file": "tables"},
         ),
         report(
-            OUT / "leaderboard.csv",
+            OUT.view("leaderboard.csv"),
             caption="../report/leaderboard.rst",
             category="Leaderboard",
             labels={"file": "every digit"},
         ),
-        OUT / "leaderboard.parquet",
+        OUT.view("leaderboard.parquet"),
         report(
-            OUT / "paper_vs_measured.md",
+            OUT.view("paper_vs_measured.md"),
             caption="../report/papers.rst",
             category="Papers",
             labels={"file": "verdicts"},
         ),
-        OUT / "paper_vs_measured.csv",
+        OUT.view("paper_vs_measured.csv"),
         report(
-            OUT / "failures.md",
+            OUT.view("failures.md"),
             caption="../report/failures.rst",
             category="Not measured",
             labels={"file": "reasons"},
         ),
         report(
-            directory(OUT / "plots"),
+            directory(OUT.view("plots")),
             patterns=["{name}.svg"],
             caption="../report/plots.rst",
             category="Trade-off",
             labels={"figure": "{name}"},
         ),
     log:
-        OUT / "leaderboard.log",
+        OUT.view("leaderboard.log"),
     params:
-        folder=OUT,
+        folder=OUT.root,
         campaign=hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode()).hexdigest(),
     shell:
         "prunebench leaderboard {params.folder} 2> {log}"
@@ -72,10 +72,10 @@ rule leaderboard:
 
 rule check:
     input:
-        OUT / "leaderboard.md",
+        OUT.view("leaderboard.md"),
     output:
-        touch(OUT / "complete"),
+        touch(OUT.complete),
     params:
-        folder=OUT,
+        folder=OUT.root,
     shell:
         "prunebench check {params.folder}"

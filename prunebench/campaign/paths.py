@@ -1,0 +1,133 @@
+"""Every file and folder of a campaign, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunebench.campaign.config import Cell
+
+VIEWS = (
+    "index.html", "leaderboard.md", "leaderboard.csv", "leaderboard.parquet", "cells.csv",
+    "paper_vs_measured.md", "paper_vs_measured.csv", "failures.md",
+)  # fmt: skip
+"""What the leaderboard writes, beside `plots`."""
+
+
+@dataclass(frozen=True)
+class CellPaths:
+    """The files of one cell, or of a row that several cells share. `folder` may hold wildcards."""
+
+    folder: Path
+
+    @property
+    def prune(self) -> Path:
+        """Result of the pruning job."""
+        return self.folder / "prune.json"
+
+    @property
+    def recover(self) -> Path:
+        """Result of the recovery job."""
+        return self.folder / "recover.json"
+
+    @property
+    def evaluate(self) -> Path:
+        """Result of the evaluation job."""
+        return self.folder / "evaluate.json"
+
+    @property
+    def record(self) -> Path:
+        """Everything that is known of the cell."""
+        return self.folder / "record.json"
+
+    @property
+    def items(self) -> Path:
+        """Outcome of every item of the zero-shot tasks."""
+        return self.folder / "items.json.gz"
+
+    @property
+    def model(self) -> Path:
+        """The saved model of the cell's last job."""
+        return self.folder / "model"
+
+    @property
+    def decision(self) -> Path:
+        """What is kept, where no model is saved."""
+        return self.folder / "decision.json"
+
+    def log(self, job: str) -> Path:
+        """What a job says on its way."""
+        return self.folder / f"{job}.log"
+
+    def work(self, job: str) -> Path:
+        """Checkpoints of a job that has not ended."""
+        return self.folder / f"{job}.work"
+
+
+@dataclass(frozen=True)
+class CampaignFolder:
+    """The results of a campaign: what is below `root`, wherever that lies."""
+
+    root: Path
+
+    @property
+    def campaign(self) -> Path:
+        """The campaign as it was run."""
+        return self.root / "campaign.yaml"
+
+    @property
+    def revisions(self) -> Path:
+        """The commits of its hub repositories."""
+        return self.root / "revisions.json"
+
+    @property
+    def leak(self) -> Path:
+        """Which evaluation text is part of calibration or tuning text."""
+        return self.root / "leak.json"
+
+    @property
+    def complete(self) -> Path:
+        """Is there when all cells are well."""
+        return self.root / "complete"
+
+    @property
+    def failures(self) -> Path:
+        """Cells that failed, with their reasons."""
+        return self.root / "failures.md"
+
+    @property
+    def cells(self) -> Path:
+        """All cells: model / label / sparsity / seed."""
+        return self.root / "cells"
+
+    def cell(self, cell: Cell) -> CellPaths:
+        """The files of a cell."""
+        return CellPaths(self.cells / cell.path)
+
+    def cell_pattern(self) -> CellPaths:
+        """The files of any cell, with the workflow's wildcards."""
+        return CellPaths(self.cells / "{model}" / "{label}" / "{sparsity}" / "seed{seed}")
+
+    def profile(self, model: str, label: str) -> Path:
+        """The profile of a row: its sparsities and the dense model, measured in turns."""
+        return self.root / "profiles" / model / f"{label}.json"
+
+    def step(self, label: str) -> Path:
+        """A pruning step that was measured by itself."""
+        return self.root / "steps" / f"{label}.json"
+
+    def view(self, name: str) -> Path:
+        """One of VIEWS, or `plots`."""
+        return self.root / name
+
+    def measurements(self) -> list[Path]:
+        """Results of what is timed: steps and profiles."""
+        return [*self.root.glob("steps/*.json"), *self.root.glob("profiles/*/*.json")]
+
+    def job_results(self) -> list[Path]:
+        """Every job's result that is there."""
+        names = ("prune", "recover", "evaluate")
+        found = [path for name in names for path in self.root.glob(f"cells/*/*/*/*/{name}.json")]
+        return sorted([*found, *self.root.glob("profiles/*/*.json")])
