@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", type=Path, help="config/<campaign>.yaml")
     command.set_defaults(run=_validate)
 
-    command = commands.add_parser("schema", help="print the JSON schema of campaign files")
+    command = commands.add_parser("schema", help="print the JSON schema of campaigns or records")
+    command.add_argument("of", nargs="?", choices=["campaign", "record"], default="campaign")
     command.set_defaults(run=_schema)
 
     command = commands.add_parser("list", help="list methods and baselines")
@@ -313,10 +314,12 @@ def _validate(options: argparse.Namespace) -> None:
     )
 
 
-def _schema(_: argparse.Namespace) -> None:
+def _schema(options: argparse.Namespace) -> None:
     from prunebench.campaign.parts import CampaignFile
+    from prunebench.record.form import Record
 
-    print(json.dumps(CampaignFile.model_json_schema(), indent=2))
+    form = {"campaign": CampaignFile, "record": Record}[options.of]
+    print(json.dumps(form.model_json_schema(), indent=2))
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -17,10 +17,6 @@ class Unchecked:
         _warn()
         return []
 
-    def is_valid(self, value: Any) -> bool:
-        """True, and a warning the first time."""
-        return not self.iter_errors(value)
-
 
 @cache
 def _warn() -> None:
@@ -34,12 +30,3 @@ def validator_of(schema: Any) -> Any:
     except ImportError:
         return Unchecked()
     return jsonschema.Draft202012Validator(schema)
-
-
-def quick_validator_of(schema: Any) -> Any:
-    """A validator with `is_valid(value)` alone: yes or no, some hundred times faster."""
-    try:
-        import jsonschema_rs
-    except ImportError:
-        return validator_of(schema)
-    return jsonschema_rs.Draft202012Validator(schema)

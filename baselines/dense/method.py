@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context
 from prunebench.pruning.structure import Decision
 
 

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.errors import Invalid
-from prunebench.plugins.context import Context
+from prunebench import Context, Decision, Invalid, Structure
 from prunebench.pruning.saliency import MEASURES, channel_saliency, sides_of, unit_scores
 from prunebench.pruning.selection import channel_counts
-from prunebench.pruning.structure import Decision, Structure
 
 from .native import native_ratio
 

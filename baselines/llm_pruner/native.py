@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prunebench.errors import Unsupported
+from prunebench import Unsupported
 
 PAPER_RATIOS = {0.2: 0.25, 0.5: 0.60}
 """Sparsity in the paper's tables -> ratio in block mode (0.60 goes with layers 3..30)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context
 from prunebench.pruning.structure import Decision, Structure
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context
 from prunebench.pruning.structure import Decision
 
 

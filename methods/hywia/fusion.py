@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunebench.errors import Failure
+from prunebench import Failure, Structure
 from prunebench.pruning.saliency import Side, weight_couplings
-from prunebench.pruning.structure import Structure
 
 FINE, COARSE = "param_first", "vectorize"
 """LLM-Pruner's measures behind the granularities: sum of |w g|, and |sum of w g|."""

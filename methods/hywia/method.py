@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context, Decision, Structure
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
 from prunebench.pruning.selection import channel_counts
-from prunebench.pruning.structure import Decision, Structure
 
 from .fusion import (
     CLOSED_FORMS,

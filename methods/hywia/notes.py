@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from prunebench import Structure
 from prunebench.pruning.saliency import Side
-from prunebench.pruning.structure import Structure
 
 from .fusion import Attentions
 

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
-from prunebench.errors import Failure
+from prunebench import Failure, Structure
 from prunebench.pruning.saliency import CalibrationLoss, only_these_learn
-from prunebench.pruning.structure import Structure
 from prunebench.pruning.surgery import gated
 
 from .fusion import Fusion

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.errors import Invalid
+from prunebench import Invalid
 from prunebench.pruning.structure import Coupling, Structure
 
 from .options import Formula

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.errors import Unsupported
-from prunebench.plugins.context import Context
+from prunebench import Context, Unsupported
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.recovery import (
-    Collator,
     Tuning,
     TuningData,
     attach,
@@ -69,7 +65,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     report = _train(wrapped, data, settings, pruner, ctx)
     if options.bits != 16:
         merge_quantised(model, adapted, dtype)
-    _, difference = merge(wrapped, _first_examples(data, ctx.device))
+    _, difference = merge(wrapped, data.first(2, ctx.device))
     restore(model, scored, pruner.ids)
     _leave_plain(model, flags, training)
     _note(ctx, pruner, schedule, {**report, **difference, "data": data.summary()})
@@ -129,7 +125,7 @@ def _train(
         wrapped,
         data,
         settings,
-        workdir=ctx.workdir / _digest(ctx) / part,
+        workdir=ctx.checkpoints / part,
         seed=ctx.seed,
         device=ctx.device,
         callbacks=[pruner],
@@ -189,15 +185,3 @@ def _note(ctx: Context, pruner: Pruner, schedule: Schedule, report: dict[str, An
 
 def _of_kind(structures: Mapping[str, Structure], removed: Mapping[str, int], kind: str) -> int:
     return sum(count for name, count in removed.items() if structures[name].kind == kind)
-
-
-def _digest(ctx: Context) -> str:
-    """A folder of its own for each set of parameters: checkpoints of another one do not fit."""
-    text = json.dumps([dict(ctx.params), ctx.sparsity], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _first_examples(data: TuningData, device: torch.device) -> dict[str, torch.Tensor]:
-    """The first two examples [2, length], on which merging is checked."""
-    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
-    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from prunebench.errors import Invalid
+from prunebench import Invalid
 from prunebench.pruning.structure import Structure
 
 FLAVOURS: dict[str, dict[str, Any]] = {

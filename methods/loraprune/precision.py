@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench.errors import Unsupported
+from prunebench import Unsupported
 
 from .importance import adapter, plain_weight
 

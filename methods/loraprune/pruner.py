@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
-from prunebench.errors import Failure
+from prunebench import Failure
 from prunebench.pruning.structure import Structure
 from prunebench.pruning.surgery import gated
 

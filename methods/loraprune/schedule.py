@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunebench.errors import Invalid
+from prunebench import Invalid
 
 LONGEST_INTERVAL = 10  # prune_freq of the released script
 COOLDOWN = 0.1  # released script
@@ -104,9 +104,7 @@ def exact_counts(
     return {**counts, events[-1]: dict(final)}
 
 
-def _by_budget(
-    shares: Mapping[int, float], final: Mapping[str, int]
-) -> dict[int, dict[str, int]]:
+def _by_budget(shares: Mapping[int, float], final: Mapping[str, int]) -> dict[int, dict[str, int]]:
     """Of every kind (the last part of a structure's name) the nearest whole number of units."""
     kinds: dict[str, list[str]] = {}
     for name in final:

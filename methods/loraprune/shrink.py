@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prunebench import Structure
 from prunebench.pruning.architectures import refresh, structures_of
-from prunebench.pruning.structure import Coupling, Structure
+from prunebench.pruning.structure import Coupling
 from prunebench.pruning.surgery import remember_numbers, sync_features
 
 from .importance import lora_layer

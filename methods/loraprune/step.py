@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prunebench.errors import Invalid
+from prunebench import Invalid, Structure
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.structure import Structure
 from prunebench.recovery import Tuning, attach
 from prunebench.recovery.lora import target_names
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context, Structure
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
-from prunebench.pruning.structure import Structure
 
 MEASURE = "param_first"
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench.errors import Failure
+from prunebench import Failure
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import logits, masked
 

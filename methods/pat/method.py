@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context, Decision
 from prunebench.pruning.protection import require
 from prunebench.pruning.selection import lowest
-from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import logits
 from prunebench.pruning.tying import head_is_tied
-from prunebench.recovery import Collator, Tuning, TuningData, attach, encode, fit, merge, trainer
+from prunebench.recovery import Tuning, TuningData, attach, encode, fit, merge, trainer
 
 from .fold import check, fold
 from .options import Options
@@ -84,7 +80,7 @@ def _train(
         wrapped,
         data,
         settings,
-        workdir=ctx.workdir / _digest(ctx),
+        workdir=ctx.checkpoints,
         seed=ctx.seed,
         device=ctx.device,
         callbacks=[steering],
@@ -116,7 +112,7 @@ def _leave_plain(
     ctx: Context,
 ) -> dict[str, Any]:
     """Merge LoRA, fold the HSMs, and check that the logits under hard gates stay what they were."""
-    batch = _first_examples(data, ctx.device)
+    batch = data.first(2, ctx.device)
     live = logits(model, batch["input_ids"])
     sparsifier.detach(model)
     _, report = merge(wrapped, batch)
@@ -170,15 +166,3 @@ def _lines(
         "y_label": y_label,
         "series": dict(series),
     }
-
-
-def _digest(ctx: Context) -> str:
-    """A folder of its own for each set of parameters: checkpoints of another one do not fit."""
-    text = json.dumps([dict(ctx.params), ctx.sparsity, dict(ctx.multiple_of)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _first_examples(data: TuningData, device: torch.device) -> dict[str, torch.Tensor]:
-    """The first two examples [2, length], on which merging and folding are checked."""
-    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
-    return {name: tensor.to(device) for name, tensor in batch.items()}

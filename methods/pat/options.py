@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from prunebench.errors import Invalid
+from prunebench import Invalid
 from prunebench.recovery import Tuning
 
 FLAVOURS: dict[str, dict[str, Any]] = {

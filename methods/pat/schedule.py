@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.errors import Invalid
+from prunebench import Invalid
 
 DENOMINATOR_FLOOR = 1e-6  # released code
 LEAST_MASK_STEPS = 20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunebench.pruning.structure import Structure
+from prunebench import Structure
 
 from .losses import POLE, bimodal_loss, count_loss, identity_loss
 from .options import Options

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from prunebench.errors import Failure
+from prunebench import Failure
 
 from .sparsifier import Sparsifier
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.plugins.context import Context
+from prunebench import Context
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
-from prunebench.recovery import Collator, TuningData
+from prunebench.recovery import TuningData
 
 MEASURE = "param_first"
 EXAMPLES = 16
@@ -16,13 +16,13 @@ EXAMPLES = 16
 def taylor_scores(model: PreTrainedModel, data: TuningData, ctx: Context) -> Tensor:
     """First-order importance |w dL/dw| of every channel on the first tuning examples: [width]."""
     hidden = ctx.structures["hidden"]
-    batch = Collator()([data.dataset[i] for i in range(min(EXAMPLES, len(data.dataset)))])
+    batch = data.first(EXAMPLES, ctx.device)
     channels = channel_saliency(
         model,
         sides_of([hidden]),
         [MEASURE],
-        tokens=batch["input_ids"].to(ctx.device),
-        labels=batch["labels"].to(ctx.device),
+        tokens=batch["input_ids"],
+        labels=batch["labels"],
         cost=ctx.cost,
     )[MEASURE]
     return unit_scores(channels, hidden)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from prunebench.errors import Invalid, Unsupported
+from prunebench import Invalid, Unsupported
 from prunebench.pruning.selection import TOLERANCE, Budget
 
 ALIGNMENTS = (64, 32, 16, 8, 4, 2, 1)

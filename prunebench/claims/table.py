@@ -11,6 +11,7 @@ from typing import Any
 from prunebench.campaign.config import Campaign, Cell
 from prunebench.campaign.parts import ClaimEntry, PointEntry
 from prunebench.errors import Invalid
+from prunebench.record.parts import Lost, there
 from prunebench.record.store import read
 from prunebench.whole import write_json, write_text
 
@@ -127,22 +128,23 @@ def _of_record(campaign: Campaign, claim: ClaimEntry) -> Figure:
     (model,) = campaign.models
     assert claim.sparsity is not None  # checked with the campaign
     path = campaign.out.cell(Cell(model, claim.of, claim.sparsity, campaign.seeds[0])).record
-    record = read(path) if path.is_file() else {"status": "failed", "reason": f"no {path}"}
-    if record["status"] != "ok":
-        return Figure(reason=record["reason"])
-    part = record["profile"]
-    if part["status"] != "ok":
-        return Figure(reason=part["reason"])
-    entry = next((p for p in part["points"] if p["name"] == claim.point), None)
-    if entry is None:
-        return Figure(reason=f"no point {claim['point']}")
+    if not path.is_file():
+        return Figure(reason=f"no {path}")
+    record = read(path)
+    if record.status != "ok" or record.profile is None:
+        return Figure(reason=record.reason)
+    if isinstance(record.profile, Lost):
+        return Figure(reason=record.profile.reason)
+    point = next((p for p in record.profile.points if p.name == claim.point), None)
+    if point is None:
+        return Figure(reason=f"no point {claim.point}")
     phase, _, what = claim.figure.partition("_")
-    ratio = entry[f"{phase}_speedup"]
+    ratio = there(point.prefill_speedup if phase == "prefill" else point.decode_speedup)
     if ratio is None:
-        return Figure(reason=entry["reason"] or entry["missing"][f"{phase}_speedup"])
+        return Figure(reason=point.reason or point.missing.get(f"{phase}_speedup"))
     if what == "share":
-        return Figure(ratio["share_of_limit"], limit=1.0)
-    return Figure(ratio["ratio"], ratio["low"], ratio["high"], ratio["limit"])
+        return Figure(ratio.share_of_limit, limit=1.0)
+    return Figure(ratio.ratio, ratio.low, ratio.high, ratio.limit)
 
 
 def _cell(line: Mapping[str, Any], header: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.garbage import no_collection
 from prunebench.leaderboard.numbers.collect import Collected, Problem, collect
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prunebench.leaderboard.papers.published import Paper
+    from prunebench.record.form import Record
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Report:
 
 
 def build(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
     problems: Iterable[Problem],
     out: Path,
     *,
@@ -98,7 +99,7 @@ def _remove_others(folder: Path, kept: Collection[str]) -> None:
 
 
 def analyse(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
     problems: Iterable[Problem],
     out: Path,
     *,

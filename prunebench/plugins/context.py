@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,8 @@ class Context:
     seed         seed of the cell: the only source of randomness that a method may use
     device       where the model is
     params       the method's parameters, defaults filled in
-    workdir      a folder of its own for checkpoints; survives a kill, deleted after success
+    workdir      a folder of its own for checkpoints; survives a kill, deleted after success.
+                 `checkpoints` is one in it that belongs to these very parameters
     structures   what may be pruned in this model
     matched      units that must leave each structure, where the row is matched to another one
     cost         meter: call `cost.forward(tokens)` and `cost.backward(tokens)` for what you spend
@@ -45,6 +48,13 @@ class Context:
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for this sparsity and these parameters alone: what others left does not fit."""
+        settings = [dict(self.params), self.sparsity, dict(self.multiple_of)]
+        text = json.dumps(settings, sort_keys=True)
+        return self.workdir / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def calibration(self, samples: int | None = None, length: int | None = None) -> Tensor:
         """Token ids [samples, length] of the campaign's calibration text.

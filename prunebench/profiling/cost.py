@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
 
 from prunebench.profiling.device import energy_j
 
@@ -63,27 +62,6 @@ class Cost:
     def backward(self, tokens: int) -> None:
         """Count tokens through which gradients went back."""
         self._backward_tokens += tokens
-
-    @contextmanager
-    def counting(self, model: nn.Module) -> Iterator[None]:
-        """Count the tokens of every call of `model` inside the block by itself.
-
-        Backward is counted when a gradient reaches the logits. Use either this or `forward` and
-        `backward`, not both for the same work.
-        """
-
-        def count(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            tokens = _tokens(args, kwargs)
-            self.forward(tokens)
-            logits = getattr(output, "logits", None)
-            if logits is not None and logits.requires_grad:
-                logits.register_hook(lambda _: self.backward(tokens))
-
-        handle = model.register_forward_hook(count, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
 
     def start(self) -> None:
         """Reset the device's peaks and start the clock."""
@@ -172,12 +150,3 @@ def _kernel_peak_bytes() -> int:
     """Highest resident memory of this process since it began, as the kernel keeps it."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
-
-
-def _tokens(args: tuple, kwargs: dict[str, Any]) -> int:
-    """Tokens in a call of a language model: [batch, length] ids or [batch, length, hidden]."""
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    if ids is not None:
-        return ids.numel()
-    embedded = kwargs["inputs_embeds"]
-    return embedded.shape[0] * embedded.shape[1]

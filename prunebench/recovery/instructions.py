@@ -9,11 +9,14 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import Invalid
 from .settings import Tuning
 from .template import prompt
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,11 @@ class TuningData:
     ids_sha256: str  # of token ids and label positions, in order
     cut: int = 0  # examples that were longer than the length
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of records
+
+    def first(self, count: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+        """The first examples, always the same ones, as a batch: three [count, longest] tensors."""
+        batch = Collator()([self.dataset[at] for at in range(min(count, len(self.dataset)))])
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     def tokens_after(self, steps: int) -> int:
         """Non-padding tokens that went through in the first `steps` optimizer steps."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .instructions import Collator, TuningData, encode
+from .instructions import encode
 from .lora import attach, merge
 from .settings import Tuning
 from .training import fit, trainer
@@ -42,7 +42,7 @@ def recover(
         wrapped, data, settings, workdir=workdir, seed=seed, device=device, callbacks=callbacks
     )
     report = fit(tuner)
-    merged, difference = merge(wrapped, _check_batch(data, device))
+    merged, difference = merge(wrapped, data.first(2, device))
     merged.train(training)
     for name, parameter in merged.named_parameters():
         parameter.requires_grad_(flags[name])
@@ -53,9 +53,3 @@ def recover(
         "settings": settings.as_dict(),
         "data": data.summary(),
     }
-
-
-def _check_batch(data: TuningData, device: torch.device | str) -> dict[str, Any]:
-    """The first two examples, always the same ones: [2, length]."""
-    batch = Collator()([data.dataset[at] for at in range(min(2, len(data.dataset)))])
-    return {name: tensor.to(device) for name, tensor in batch.items()}

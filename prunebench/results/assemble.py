@@ -140,7 +140,10 @@ def _paired(own: CellPaths, zeroshot: dict[str, Any], key: str, other: CellPaths
         return zeroshot
     from prunebench.evaluation.zeroshot import paired
 
-    versus = paired(other.items, own.items)
+    try:
+        versus = paired(other.items, own.items)
+    except Invalid as error:  # of another harness, or of other documents
+        return {**zeroshot, key: {"status": "skipped", "reason": str(error)}}
     tasks = {
         name: {**task, key: versus["tasks"].get(name)} for name, task in zeroshot["tasks"].items()
     }

@@ -97,10 +97,10 @@ def failures(folder: Path) -> list[str]:
     records, problems = leaderboard.load(record_paths(folder))
     problems += of_one_original(records)[1]
     lines = [
-        f"{Cell(c['model'], c['label'], c['sparsity'], c['seed']).path}: {record['reason']}"
+        f"{Cell(c.model, c.label, c.sparsity, c.seed).path}: {record.reason}"
         for record in records
-        if record["status"] == "failed"
-        for c in [record["cell"]]
+        if record.status == "failed"
+        for c in [record.cell]
     ]
     return lines + [f"{problem.path}: {problem.reason}" for problem in problems]
 

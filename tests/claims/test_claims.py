@@ -86,7 +86,7 @@ def test_every_cell_is_a_valid_record_with_its_speedups(done):
     paths = sorted(out.glob("cells/*/*/*/*/record.json"))
     assert [p.parts[-4] for p in paths] == ["dense", "hidden-width", "llm_pruner"]
     for path in paths:
-        found = store.read(path)
+        found = store.as_mapping(store.read(path))
         assert found["status"] == "ok", found["reason"]
         assert found["zeroshot"] == {"status": "skipped", "reason": "random weights"}
         prefill, both = found["profile"]["points"]
@@ -170,7 +170,9 @@ def test_out_of_memory_in_one_part_is_its_reason_and_the_others_run(tmp_path, mo
     assert main(arguments) == 0
     step = json.loads((tmp_path / "o" / "steps" / "scoring-kept.json").read_text())
     assert step["status"] == "failed" and step["reason"].startswith("out of memory: CUDA out of")
-    found = store.read(tmp_path / "o/cells/llama-7b/random/0.25/seed0/record.json")
+    found = store.as_mapping(
+        store.read(tmp_path / "o/cells/llama-7b/random/0.25/seed0/record.json")
+    )
     assert found["status"] == "ok"
     assert "not measured: out of memory" in capsys.readouterr().out
 
@@ -184,7 +186,7 @@ def test_on_a_gpu_every_part_is_measured(tmp_path):
     file.write_text(yaml.safe_dump(raw))
     claims.run(file, tmp_path / "o", device="cuda")
     for path in (tmp_path / "o").glob("cells/*/*/*/*/record.json"):
-        found = store.read(path)
+        found = store.as_mapping(store.read(path))
         assert found["status"] == "ok", found["reason"]
         assert found["profile"]["decode"] == "CUDA graph"
         assert {p.get("reason") for p in found["profile"]["points"]} == {None}
@@ -269,5 +271,7 @@ def test_what_measuring_needs_is_all_that_it_imports(tmp_path):
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "the package jsonschema is not installed" in ended.stderr
-    found = store.read(tmp_path / "o/cells/llama-7b/random/0.25/seed0/record.json")
+    found = store.as_mapping(
+        store.read(tmp_path / "o/cells/llama-7b/random/0.25/seed0/record.json")
+    )
     assert found["status"] == "ok", found["reason"]

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard import Problem, build
+from prunebench.leaderboard import Problem
 
 from . import factory
 from .test_page import HOSTILE, rich
+from .typed import build
 
 WIDE, NARROW = (1280, 900), (360, 740)
 

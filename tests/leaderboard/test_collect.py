@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from prunebench.leaderboard import Problem, load
-from prunebench.leaderboard.numbers.collect import collect, missing_parts
-from prunebench.leaderboard.numbers.quantities import Quantity, measurements
+from prunebench.leaderboard.numbers.quantities import Quantity
 from prunebench.leaderboard.views.columns import titles
 from prunebench.record import store
 
 from . import factory
+from .typed import collect, measurements, missing_parts
 
 
 def of_kind(made: dict[str, Any], kind: str) -> list[Quantity]:
@@ -24,8 +24,8 @@ def of_kind(made: dict[str, Any], kind: str) -> list[Quantity]:
 
 def test_the_factorys_records_are_valid() -> None:
     for made in factory.campaign(seeds=1):
-        store.validate(made, "here")
-    store.validate(factory.lost(), "here")
+        store.record_of(made, "here")
+    store.record_of(factory.lost(), "here")
 
 
 # --- what may share a column ---------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_of_two_records_of_a_cell_the_newest_that_is_ok_counts() -> None:
     failed = at(9) | {"status": "failed", "reason": "x"}
     for order in ([at(2), at(5), failed], [failed, at(5), at(2)]):
         collected = collect(order)
-        assert [r["provenance"]["created"][:10] for r in collected.records] == ["2026-01-05"]
+        assert [r.provenance.created[:10] for r in collected.records] == ["2026-01-05"]
         assert len(collected.problems) == 1
         assert collected.problems[0].path == "demo-llama / magnitude-l1 / 0.5 / seed 0"
 
@@ -217,7 +217,7 @@ def test_load_names_what_it_cannot_read(tmp_path: Path) -> None:
     store.write(bad, factory.record())
     bad.write_text(bad.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     records, problems = load([bad, good, tmp_path / "absent.json"], root=tmp_path)
-    assert records == [factory.record()]
+    assert [store.as_mapping(record) for record in records] == [factory.record()]
     assert [problem.path for problem in problems] == ["absent.json", "b/record.json"]
     assert problems[1].reason.startswith("truncated or not JSON at line")
 
@@ -231,7 +231,7 @@ def test_missing_parts_are_found_wherever_they_are() -> None:
     made["profile"]["points"][0] = {"name": "p", "batch": 1, "prompt": 1, "new": 1} | lost
     made["cost"]["recover"] = lost
     made["leak"] = None
-    store.validate(made, "here")
+    store.record_of(made, "here")
     assert list(missing_parts(made)) == [
         (
             "perplexity ppl/wikitext2-128",
@@ -252,10 +252,10 @@ def test_records_of_other_weights_than_the_dense_rows_are_left_out_with_the_reas
         made = factory.record(**keys)
         return {**made, "model": {**made["model"], "original_weights_sha256": digest}}
 
-    dense = of("a" * 64, label="dense", method="dense", sparsity=0.0)
+    dense = of("a" * 64, label="dense", sparsity=0.0)
     own, foreign, old = of("a" * 64, seed=0), of("b" * 64, seed=1), of(None, seed=2)
     found = collect([dense, own, foreign, old])
-    assert [r["cell"]["seed"] for r in found.records if r["cell"]["label"] != "dense"] == [0, 2]
+    assert [r.cell.seed for r in found.records if r.cell.label != "dense"] == [0, 2]
     (problem,) = found.problems
     assert "made from other weights (bbbbbbbbbbbb)" in problem.reason and "seed 1" in problem.path
     assert collect([dense, own, old]).problems == ()

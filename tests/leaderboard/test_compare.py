@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prunebench.leaderboard import analyse, side_by_side
+from prunebench.leaderboard import side_by_side
 from prunebench.leaderboard.views.compare import compare
-from prunebench.leaderboard.views.show import record_text
+from prunebench.record.store import as_mapping
 
 from . import factory
+from .typed import analyse, record_text
 
 QUANTITY = "wikitext2/128 ↓"
 
@@ -67,12 +68,12 @@ def test_times_of_two_runs_are_not_judged_but_speed_ups_are() -> None:
 
 def test_other_protocols_and_devices_are_not_compared_but_named() -> None:
     first = report((10.0, 10.1))
-    other = report((9.0, 9.1))
-    for record in other.collected.records:
+    records = [as_mapping(record) for record in report((9.0, 9.1)).collected.records]
+    for record in records:
         record["perplexity"]["ppl/wikitext2-128"]["length"] = 64
         record["profile"]["device"] = "cuda: H100"
         record["provenance"]["device"] = "cuda: H100"
-    other = analyse(other.collected.records, [], Path("x"), title="demo")
+    other = analyse(records, [], Path("x"), title="demo")
     table, alone = compare(first, other)
     shown = {row[3].text for row in table.rows}
     assert QUANTITY not in shown and "ptb/128 ↓" in shown  # quality: also across devices

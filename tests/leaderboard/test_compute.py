@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard.numbers.collect import collect
 from prunebench.leaderboard.numbers.statistics import summarise
 from prunebench.leaderboard.views.sections import make_sections
 from prunebench.leaderboard.views.tables import Table
 
 from . import factory
+from .typed import collect
 
 
 def cell(label: str, perplexity: float, passes: int | None, **more: Any) -> dict[str, Any]:

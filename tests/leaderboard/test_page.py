@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard import Problem, build
+from prunebench.leaderboard import Problem
 from prunebench.leaderboard.views.page import parts, sort_value
 from prunebench.leaderboard.views.page.data import drawable, thinned
 
 from . import factory
+from .typed import build
 
 HOSTILE = (
     "</script><script>alert(1)</script> \"' onload=alert(2) {{ 7*7 }} <img src=x onerror=alert(3)>"

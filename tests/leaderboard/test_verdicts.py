@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard import build
-from prunebench.leaderboard.numbers.collect import collect
 from prunebench.leaderboard.numbers.statistics import summarise
 from prunebench.leaderboard.papers.published import Claim, Paper, Published, Rule, Side
 from prunebench.leaderboard.papers.verdicts import SPARSITY_TOLERANCE, Verdict, judge
 from prunebench.pruning import selection
 
 from . import factory
+from .typed import build, collect
 
 PPL = "ppl/2048:wikitext2-test@2048"
 NUMBER = Published(

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunebench.leaderboard import Report, build
+from prunebench.leaderboard import Report
 
 from . import factory
+from .typed import build
 
 
 def written(records: Sequence[dict[str, Any]], out: Path, **more: Any) -> Report:

@@ -96,7 +96,7 @@ def test_merging_that_changes_the_model_is_caught(toy_tokenizer):
         merge_and_unload = wrapped.unload  # throws the adapters away instead of folding them in
 
     data = encode(examples(), toy_tokenizer, settings(), seed=0)
-    batch = Collator(0)([data.dataset[0], data.dataset[1]])
+    batch = Collator()([data.dataset[0], data.dataset[1]])
     with pytest.raises(Failure, match="merging LoRA moved logits by"):
         merge(Forgetful(), batch)
 

@@ -67,7 +67,7 @@ def test_callbacks_see_clipped_gradients_before_the_optimizer(build):
 def test_the_first_loss_is_the_mean_over_response_tokens(build):
     tuner = build(settings(dropout=0))
     rows = [tuner.data.dataset[at] for at in range(8)]
-    batch = Collator(0)(rows)
+    batch = Collator()(rows)
     with torch.no_grad():
         logits = pruned_llama()(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = torch.nn.functional.cross_entropy(

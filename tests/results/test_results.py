@@ -15,6 +15,7 @@ from prunebench.cli import main
 from prunebench.evaluation.zeroshot import outcomes
 from prunebench.record import store
 from prunebench.record.provenance import provenance
+from prunebench.record.store import as_mapping
 from prunebench.results import assemble, tables
 
 CAMPAIGN = {
@@ -159,7 +160,7 @@ def spec(make, campaign, cell):
 
 def test_a_record_has_every_part_and_is_valid(folder):
     tables.make_tables(folder)
-    found = store.read(folder / "cells" / PATHS["random"] / "record.json")
+    found = as_mapping(store.read(folder / "cells" / PATHS["random"] / "record.json"))
     assert found["status"] == "ok"
     assert found["perplexity"][KEY]["value"] == 9.0
     assert found["profile"] == {"status": "skipped", "reason": "the campaign asks for no profile"}
@@ -174,7 +175,7 @@ def test_a_record_tells_of_decision_notes_and_tuning(folder):
     noted = {**PRUNED, "decision": kept, "method_notes": {"curve": note}}
     put(folder, f"cells/{PATHS['random']}/prune.json", noted)
     tables.make_tables(folder)
-    found = store.read(folder / "cells" / PATHS["random"] / "record.json")
+    found = as_mapping(store.read(folder / "cells" / PATHS["random"] / "record.json"))
     assert found["decision"] == kept and found["method_notes"] == {"curve": note}
     assert found["tuning"] is None and found["cell"]["matched"] is None
 
@@ -236,6 +237,16 @@ def test_accuracies_are_paired_with_dense(folder):
     assert "versus_dense" not in assembled("dense", 0.0)["zeroshot"]["tasks"]["demo_boolq"]
 
 
+def test_items_of_another_harness_are_not_paired_and_the_record_says_why(folder):
+    for label, version in (("dense", "0"), ("random", "1")):
+        scored = items("1100") | {"harness": {"name": "lm-eval", "version": version}}
+        outcomes.write(scored, folder / "cells" / PATHS[label] / "items.json.gz")
+    versus = assembled()["zeroshot"]["versus_dense"]
+    assert versus["status"] == "skipped" and "with the same harness" in versus["reason"]
+    tables.make_tables(folder)
+    assert tables.failures(folder) == []
+
+
 @pytest.mark.parametrize("file", ["prune.json", "evaluate.json"])
 def test_a_failed_or_missing_job_fails_the_record(folder, file):
     path = folder / "cells" / PATHS["random"] / file
@@ -265,7 +276,7 @@ def test_numbers_that_are_none_make_a_failed_record(folder):
     odd["sparsity"]["achieved"] = 7.0
     put(folder, f"cells/{PATHS['random']}/prune.json", odd)
     tables.make_tables(folder)
-    found = store.read(folder / "cells" / PATHS["random"] / "record.json")
+    found = as_mapping(store.read(folder / "cells" / PATHS["random"] / "record.json"))
     assert found["status"] == "failed" and "sparsity.achieved" in found["reason"]
 
 

@@ -85,7 +85,7 @@ def jobs_of(output):
 
 def cell(place, label, sparsity="0.3"):
     folder = place / "results" / "toy" / "cells" / "tiny" / label / sparsity / "seed0"
-    return store.read(folder / "record.json")
+    return store.as_mapping(store.read(folder / "record.json"))
 
 
 @pytest.mark.timeout(900)

@@ -28,34 +28,31 @@ def evaluate(
     batch_size: int | str = "auto",
     limit: int | None = None,
     workdir: Path,
-    dense_items: Path | None = None,
 ) -> dict[str, Any]:
     """Score a model in memory with lm-eval, 0-shot, and write its item outcomes.
 
     `source` (text.source.Source) says where documents come from: the hub, or local files at
     `source.task_file(name)`. `limit` takes the first documents of each task (of each subtask, where
-    a task is a group) and is recorded. The item outcomes go to `workdir/items.json.gz`; given the
-    dense model's as `dense_items`, each task is compared with it item by item.
+    a task is a group) and is recorded. The item outcomes go to `workdir/items.json.gz`, for
+    `outcomes.paired` to compare two models item by item.
 
     A task that the source does not have is skipped with its reason, and then there is no mean: the
-    score of a suite is the mean of all its tasks. Raises Invalid for task files, limits or dense
-    outcomes that are wrong (before the model runs), and Failure when the hub cannot be reached.
+    score of a suite is the mean of all its tasks. Raises Invalid for task files or limits
+    that are wrong (before the model runs), and Failure when the hub cannot be reached.
     """
     plan = load_suite(suite)
     settings = _settings(device, batch_size, limit)
-    dense = None if dense_items is None else _dense_outcomes(dense_items, plan, limit)
     scored, skipped, how = _score(model, tokenizer, plan, source, settings)
     items = _identity(plan, limit) | {"tasks": {name: scored[name][0] for name in scored}}
     outcomes.write(items, workdir / ITEMS)
-    versus = outcomes.paired(dense, items) if dense is not None else {"tasks": {}, "mean": None}
     tasks = {
-        task.name: _row(task, *scored[task.name], versus["tasks"].get(task.name))
+        task.name: _row(task, *scored[task.name])
         if task.name in scored
         else _skipped_row(task, skipped[task.name])
         for task in plan.tasks
     }
     run = {} if how is None else {"bos": how.bos, "batch_size": how.batch_sizes}
-    return {**_summary(plan, tasks, limit, versus["mean"]), **run}
+    return {**_summary(plan, tasks, limit), **run}
 
 
 def _score(
@@ -105,9 +102,7 @@ def _outcome(entry: Any, results: Mapping[str, Any], cut: set) -> tuple[dict, di
     return outcome, results["results"][name]
 
 
-def _row(
-    task: Task, outcome: Mapping[str, Any], metrics: Mapping[str, Any], versus: dict | None
-) -> dict[str, Any]:
+def _row(task: Task, outcome: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
     value = _number(metrics, task.metric)
     if value is None:
         raise Failure(f"{task.name}: lm-eval reports no {task.metric}; its definition lacks it")
@@ -124,7 +119,6 @@ def _row(
         "chance": outcome["chance"],
         "version": outcome["version"],
         "hash": outcomes.digest(outcome["hashes"][key] for key in sorted(outcome["hashes"])),
-        "versus_dense": versus,
     }
 
 
@@ -135,13 +129,10 @@ def _skipped_row(task: Task, reason: str) -> dict[str, Any]:
         "reason": reason,
         "metric": task.metric,
         **dict.fromkeys(missing),
-        "versus_dense": None,
     }
 
 
-def _summary(
-    plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None, versus: dict | None
-) -> dict[str, Any]:
+def _summary(plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None) -> dict[str, Any]:
     ok = [row for row in tasks.values() if row["status"] == "ok"]
     left_out = [name for name, row in tasks.items() if row["status"] != "ok"]
     reason = None
@@ -166,7 +157,6 @@ def _summary(
         "mean_stderr": math.hypot(*errors) / len(errors) if known else None,
         "mean_chance": chance,
         "mean_above_chance": mean - chance if complete else None,
-        "versus_dense": versus if complete else None,
         "items_file": ITEMS,
         "harness": _harness(),
         "tasks": tasks,
@@ -202,18 +192,6 @@ def _settings(device: str, batch_size: int | str, limit: int | None) -> dict[str
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _dense_outcomes(path: Path, plan: Suite, limit: int | None) -> dict[str, Any]:
-    """Read the dense model's item outcomes, and refuse what cannot match before scoring."""
-    dense = outcomes.read(path)
-    for key, wanted in _identity(plan, limit).items():
-        if dense.get(key) != wanted:
-            raise Invalid(
-                f"{path}: cannot compare with the dense model: its {key} is {dense.get(key)!r}, "
-                f"this evaluation's is {wanted!r}; evaluate both alike"
-            )
-    return dense
 
 
 def _check_counts(entry: Any, counted: Mapping[str, Mapping[str, int]]) -> None:

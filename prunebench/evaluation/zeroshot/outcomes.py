@@ -80,10 +80,16 @@ def paired(dense_items: Mapping[str, Any] | Path, items: Mapping[str, Any] | Pat
     items. It keeps its coverage where the plain interval does not, and has a width also when two
     models agree on every item. That of the mean of the tasks takes the tasks as independent; its
     p-value pools the items of all tasks. Tasks that only one side has are left out, and then the
-    mean is None. Raises Invalid when the documents, metrics or prompts of a task differ.
+    mean is None. Raises Invalid when the harness differs, or documents, metrics or prompts of a
+    task.
     """
     first = read(dense_items) if isinstance(dense_items, Path) else dense_items
     second = read(items) if isinstance(items, Path) else items
+    if first.get("harness") != second.get("harness"):
+        raise Invalid(
+            f"cannot compare item by item: scored by {first.get('harness')} and "
+            f"{second.get('harness')}; evaluate both models with the same harness"
+        )
     names = [name for name in second["tasks"] if name in first["tasks"]]
     counts = {
         name: _discordant(name, first["tasks"][name], second["tasks"][name]) for name in names

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.garbage import no_collection
 from prunebench.leaderboard.numbers.quantities import (
     Quantity,
     evaluation_device,
-    is_missing,
     measurements,
 )
-from prunebench.record import store as records_module
+from prunebench.leaderboard.numbers.rows import Row, rows_of
+from prunebench.record import store
+from prunebench.record.form import Record
+from prunebench.record.parts import Lost, there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,28 +53,33 @@ class Collected:
     rows: the groups of cells that differ only in their seed.
     """
 
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[Record, ...]
     cells: pd.DataFrame
     values: pd.DataFrame
     rows: pd.DataFrame
     quantities: tuple[Quantity, ...]
     problems: tuple[Problem, ...]
 
+    @cached_property
+    def table(self) -> tuple[Row, ...]:
+        """`rows` as typed values, in their order."""
+        return tuple(rows_of(self.rows))
 
-def load(paths: Iterable[Path], *, root: Path | None = None) -> tuple[list[dict], list[Problem]]:
+
+def load(paths: Iterable[Path], *, root: Path | None = None) -> tuple[list[Record], list[Problem]]:
     """Read records; a file that is not one becomes a Problem (named relative to `root`)."""
     records, problems = [], []
     with no_collection():  # a quarter of the time, and records have no cycles
         for path in sorted(Path(path) for path in paths):
             where = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
             try:
-                records.append(records_module.read(path))
+                records.append(store.read(path))
             except Invalid as error:
                 problems.append(Problem(where, str(error).removeprefix(f"{path}: ")))
     return records, problems
 
 
-def collect(records: Iterable[Mapping[str, Any]], problems: Iterable[Problem] = ()) -> Collected:
+def collect(records: Iterable[Record], problems: Iterable[Problem] = ()) -> Collected:
     """Sort records, drop second records of the same cell (they become problems), build frames."""
     import pandas as pd
 
@@ -82,7 +90,7 @@ def collect(records: Iterable[Mapping[str, Any]], problems: Iterable[Problem] = 
     found = [
         (i, measurement)
         for i, record in enumerate(kept)
-        if record["status"] == "ok"
+        if record.status == "ok"
         for measurement in measurements(record)
     ]
     quantities = tuple(sorted({m.quantity for _, m in found}, key=_column_order))
@@ -103,8 +111,8 @@ def collect(records: Iterable[Mapping[str, Any]], problems: Iterable[Problem] = 
 
 
 def of_one_original(
-    records: list[Mapping[str, Any]],
-) -> tuple[list[Mapping[str, Any]], list[Problem]]:
+    records: list[Record],
+) -> tuple[list[Record], list[Problem]]:
     """Leave out records whose model was made from other weights than the dense row's.
 
     One table holds one model. A folder whose weights were replaced keeps its name, and records that
@@ -112,13 +120,13 @@ def of_one_original(
     """
     dense: dict[tuple[str, str], str] = {}
     for record in records:
-        digest = (record.get("model") or {}).get("original_weights_sha256")
-        if digest and record["cell"]["sparsity"] == 0 and not record["cell"]["recovery"]:
-            dense[record["cell"]["campaign"], record["cell"]["model"]] = digest
+        cell, digest = record.cell, _original(record)
+        if digest and cell.sparsity == 0 and not cell.recovery:
+            dense[cell.campaign, cell.model] = digest
     kept, problems = [], []
     for record in records:
-        digest = (record.get("model") or {}).get("original_weights_sha256")
-        wanted = dense.get((record["cell"]["campaign"], record["cell"]["model"]))
+        digest = _original(record)
+        wanted = dense.get((record.cell.campaign, record.cell.model))
         if digest and wanted and digest != wanted:
             reason = (
                 f"made from other weights ({digest[:12]}) than the dense row of that name "
@@ -130,38 +138,50 @@ def of_one_original(
     return kept, problems
 
 
-def cell_name(record: Mapping[str, Any]) -> str:
+def _original(record: Record) -> str | None:
+    return record.model.original_weights_sha256 if record.model else None
+
+
+def cell_name(record: Record) -> str:
     """A cell in words, for people: model / label / sparsity / seed."""
-    cell = record["cell"]
-    return f"{cell['model']} / {cell['label']} / {cell['sparsity']:g} / seed {cell['seed']}"
+    cell = record.cell
+    return f"{cell.model} / {cell.label} / {cell.sparsity:g} / seed {cell.seed}"
 
 
-def missing_parts(record: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+def missing_parts(record: Record) -> Iterator[tuple[str, str, str]]:
     """(part, status, reason) of each part of a record that was tried or wanted and is not there."""
     for name in ("verify", "export", "perplexity", "zeroshot", "profile", "cost", "leak"):
-        yield from _missing(record.get(name), name)
+        yield from _if_lost(getattr(record, name), name)
+    for key, entry in (there(record.perplexity) or {}).items():
+        yield from _if_lost(entry, f"perplexity {key}")
+        measured = there(entry)
+        if measured is not None and measured.nll is not None and measured.value is None:
+            reason = "the perplexity is too large for a floating-point number"
+            yield f"perplexity {key}", "failed", reason
+    if zeroshot := there(record.zeroshot):
+        for key, task in zeroshot.tasks.items():
+            yield from _if_lost(task, f"zeroshot {key}")
+    if profile := there(record.profile):
+        for point in profile.points:
+            if point.lost:
+                yield f"profile {point.name}", point.status, point.reason or ""
+            else:
+                yield from _if_lost(point.prefill_speedup, f"profile {point.name} prefill_speedup")
+                yield from _if_lost(point.decode_speedup, f"profile {point.name} decode_speedup")
+    if cost := there(record.cost):
+        yield from _if_lost(cost.prune, "cost prune")
+        yield from _if_lost(cost.recover, "cost recover")
 
 
-def _column_order(quantity: Quantity) -> tuple:
+def _if_lost(part: object, name: str) -> Iterator[tuple[str, str, str]]:
+    if isinstance(part, Lost):
+        yield name, part.status, part.reason
+
+
+def _column_order(quantity: Quantity) -> tuple[str, int, int, Quantity]:
     """Short windows before long ones, then the corpus with the most predictions."""
     length, tokens = (int(quantity.detail(key) or 0) for key in ("length", "tokens"))
     return quantity.kind, length, -tokens, quantity
-
-
-def _missing(part: Any, name: str) -> Iterable[tuple[str, str, str]]:
-    if not isinstance(part, Mapping):
-        return
-    if part.get("status") in ("failed", "skipped"):
-        yield name, part["status"], part.get("reason") or ""
-        return
-    if "nll" in part and part.get("value") is None:
-        yield name, "failed", "the perplexity is too large for a floating-point number"
-    inner = part.get("tasks") if isinstance(part.get("tasks"), Mapping) else part
-    for key, value in inner.items():
-        if isinstance(value, Mapping) and not key.startswith("versus_"):
-            yield from _missing(value, f"{name} {key}")
-    for point in part.get("points") or ():
-        yield from _missing(point, f"{name} {point.get('name')}")
 
 
 CELL_COLUMNS = [
@@ -172,53 +192,53 @@ CELL_COLUMNS = [
 ]
 
 
-def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
-    cell, sparsity = record["cell"], record.get("sparsity") or {}
-    profile, verify = record.get("profile") or {}, record.get("verify") or {}
-    leak_sets = ((record.get("leak") or {}).get("sets") or {}).values()
+def _cell(record: Record) -> dict[str, object]:
+    cell, sparsity = record.cell, record.sparsity
+    profile, verify, export = there(record.profile), there(record.verify), there(record.export)
+    leak = there(record.leak)
     return {
-        **{key: cell[key] for key in ROW_KEY if key != "params"},
-        "params": json.dumps(cell["params"], sort_keys=True),
-        "matched": cell.get("matched") or "",
-        "seed": cell["seed"],
-        "status": record["status"],
-        "reason": record.get("reason") or "",
+        **{key: getattr(cell, key) for key in ROW_KEY if key != "params"},
+        "params": json.dumps(cell.params, sort_keys=True),
+        "matched": cell.matched or "",
+        "seed": cell.seed,
+        "status": record.status,
+        "reason": record.reason or "",
         "device": evaluation_device(record),
-        "achieved": sparsity.get("achieved"),
-        "logit_difference": verify.get("max_abs_logit_difference"),
-        "loadable_by": (record.get("export") or {}).get("loadable_by"),
+        "achieved": sparsity.achieved if sparsity else None,
+        "logit_difference": verify.max_abs_logit_difference if verify else None,
+        "loadable_by": export.loadable_by if export else None,
         "leak": any(
-            entry.get("same_corpus") or (entry.get("share") or 0) >= LEAK_SHARE
-            for entry in leak_sets
+            entry.same_corpus or (entry.share or 0) >= LEAK_SHARE
+            for entry in (leak.sets if leak else {}).values()
         ),
-        "native": bool(sparsity.get("native") or cell["params"].get("native") is True),
-        "off_target": sparsity.get("within_tolerance") is False,
-        "unverified": not is_missing(verify) and verify.get("passed") is False,
-        "shared_device": profile.get("shared_device") is True
-        or SHARED in (profile.get("device") or ""),
+        "native": bool(sparsity and sparsity.native) or cell.params.get("native") is True,
+        "off_target": sparsity is not None and sparsity.within_tolerance is False,
+        "unverified": verify is not None and not verify.passed,
+        "shared_device": profile is not None
+        and (profile.shared_device is True or SHARED in profile.device),
         "truncated": bool(truncated(record)),
     }
 
 
-def truncated(record: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def truncated(record: Record) -> dict[str, tuple[int, int | None]]:
     """Evaluation set -> (inputs that did not fit and lost a part, all inputs)."""
-    parts = dict(record.get("perplexity") or {}) | (
-        (record.get("zeroshot") or {}).get("tasks") or {}
-    )
+    zeroshot = there(record.zeroshot)
+    tasks = zeroshot.tasks if zeroshot else {}
+    parts = [*(there(record.perplexity) or {}).items(), *tasks.items()]
     return {
-        name: (part["truncated"], part["items"])
-        for name, part in parts.items()
-        if not is_missing(part) and part.get("truncated")
+        name: (found.truncated, found.items)
+        for name, part in parts
+        if (found := there(part)) is not None and found.truncated
     }
 
 
-def _one_per_cell(records: Iterable[Mapping[str, Any]]) -> tuple[list, list[Problem]]:
+def _one_per_cell(records: Iterable[Record]) -> tuple[list[Record], list[Problem]]:
     """One record per cell: ok before others, then the newest, then by digest."""
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        cell = record["cell"]
-        key = tuple(cell[name] for name in ROW_KEY if name != "params")
-        key = (*key, json.dumps(cell["params"], sort_keys=True), cell["seed"])
+        cell = record.cell
+        own = (getattr(cell, name) for name in ROW_KEY if name != "params")
+        key = (*own, json.dumps(cell.params, sort_keys=True), cell.seed)
         groups.setdefault(key, []).append(record)
     problems = []
     for key, members in groups.items():
@@ -229,13 +249,13 @@ def _one_per_cell(records: Iterable[Mapping[str, Any]]) -> tuple[list, list[Prob
     return [groups[key][0] for key in sorted(groups)], problems
 
 
-def _by_preference(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _by_preference(records: Iterable[Record]) -> list[Record]:
     """Records of one cell that differ, the one to be shown first."""
-    digests = {records_module.checksum(record): record for record in records}
+    digests = {store.checksum(record): record for record in records}
 
-    def order(digest: str) -> tuple:
+    def order(digest: str) -> tuple[bool, tuple[int, ...], str]:
         record = digests[digest]
-        return record["status"] != "ok", _reversed(record["provenance"]["created"]), digest
+        return record.status != "ok", _reversed(record.provenance.created), digest
 
     return [digests[digest] for digest in sorted(digests, key=order)]
 
@@ -256,7 +276,8 @@ def _rows(cells: pd.DataFrame) -> pd.DataFrame:
     worst = measured["logit_difference"].astype(float).groupby(measured["row"]).max()
     rows["logit_difference"] = worst
     loaders = measured["loadable_by"].dropna().groupby(measured["row"])
-    rows["loadable_by"] = loaders.agg(lambda names: " or ".join(sorted(set(names), reverse=True)))
+    joined = loaders.agg(lambda names: " or ".join(sorted(set(names), reverse=True)))
+    rows["loadable_by"] = joined.reindex(rows.index).fillna("")
     for mark in MARKS:
         rows[mark] = cells[mark].astype(bool).groupby(cells["row"]).any()
     rows["ranked"] = (rows["sparsity"] > 0) & ~rows["off_target"] & ~rows["unverified"]
@@ -266,11 +287,12 @@ def _rows(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _names(rows: pd.DataFrame) -> list[str]:
     """The label, and what tells its rows apart where one label has several at one sparsity."""
-    shared = Counter(zip(rows.campaign, rows.model, rows.label, rows.sparsity, strict=True))
-    names = []
-    for row in rows.itertuples():
-        name = row.label
-        if shared[row.campaign, row.model, row.label, row.sparsity] > 1:
-            name += f" ({row.method}{', recovery' if row.recovery else ''}, {row.params})"
-        names.append(name)
-    return names
+    places = list(zip(rows.campaign, rows.model, rows.label, rows.sparsity, strict=True))
+    shared = Counter(places)
+    told_apart = zip(rows.label, rows.method, rows.recovery, rows.params, strict=True)
+    return [
+        f"{label} ({method}{', recovery' if recovery else ''}, {params})"
+        if shared[place] > 1
+        else str(label)
+        for place, (label, method, recovery, params) in zip(places, told_apart, strict=True)
+    ]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from prunebench.leaderboard.numbers.quantities import Z95
+from prunebench.leaderboard.numbers.rows import Stats
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    Array = np.ndarray[Any, Any]  # NumPy's types say nothing of shapes
+    Arrays = dict[str, Array]
 
 PREFIXES = ("difference", "reference")  # from dense, and from the campaign's reference row
 PARTS = ("n", "mean", "sd", "error")
@@ -45,7 +51,23 @@ def add_differences(summary: pd.DataFrame, rows: pd.DataFrame, *, reference: str
             summary[column] = np.where(itself, blank, values)
 
 
-def between(mine: Any, other: Any) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Gap:
+    """The difference of two numbers and its 95 % interval. interval: seeds, run, or "" for none."""
+
+    value: float
+    low: float
+    high: float
+    interval: str
+
+
+def gap(mine: Stats, other: Stats) -> Gap:
+    """mine - other, with the interval of `between`."""
+    parts = ({name: getattr(stats, name) for name in PARTS} for stats in (mine, other))
+    return Gap(**{name: values.item() for name, values in between(*parts).items()})
+
+
+def between(mine: Mapping[str, Any] | pd.DataFrame, other: Mapping[str, Any]) -> Arrays:
     """mine - other: value, low, high and interval ("seeds", "run" or "").
 
     Both map n, mean, sd and error to numbers or arrays. Where at least one has a spread over seeds
@@ -67,14 +89,15 @@ def between(mine: Any, other: Any) -> dict[str, np.ndarray]:
     return {"value": value, "low": value - half, "high": value + half, "interval": origin}
 
 
-def student(degrees: np.ndarray) -> np.ndarray:
+def student(degrees: Array) -> Array:
     """97.5 % quantile of Student's t."""
     from scipy.special import stdtrit
 
-    return stdtrit(degrees, 0.975)
+    quantile: Array = stdtrit(degrees, 0.975)
+    return quantile
 
 
-def _use_pairs(found: dict[str, np.ndarray], summary: pd.DataFrame, prefix: str) -> None:
+def _use_pairs(found: Arrays, summary: pd.DataFrame, prefix: str) -> None:
     """The records' own intervals, paired item by item, where all have one and no seed counts."""
     import numpy as np
 
@@ -90,7 +113,7 @@ def _dense_rows(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     unpruned = rows[(rows["sparsity"] == 0) & (rows["ok"] > 0)].reset_index()
     unpruned = unpruned.sort_values(["recovery", "row"])
     first = unpruned.groupby(["campaign", "model"], sort=True)["row"].first()
-    return first.to_dict()
+    return cast("dict[tuple[str, str], int]", first.to_dict())
 
 
 def _reference_rows(
@@ -99,18 +122,21 @@ def _reference_rows(
     """The row of the reference's label at each sparsity of each model; None: it is never pruned."""
     named = rows[rows["label"] == reference]
     chosen = named[named["ok"] > 0].reset_index()
-    first = chosen.groupby(["campaign", "model", "sparsity"], sort=True)["row"].first().to_dict()
-    for model, sparsities in named.groupby(["campaign", "model"], sort=True)["sparsity"]:
-        if (sparsities == 0).all() and (*model, 0.0) in first:
+    groups = chosen.groupby(["campaign", "model", "sparsity"], sort=True)["row"].first()
+    first = cast("dict[tuple[str, str, float | None], int]", groups.to_dict())
+    highest = named.groupby(["campaign", "model"], sort=True)["sparsity"].max()
+    for model, sparsity in cast("dict[tuple[str, str], float]", highest.to_dict()).items():
+        if sparsity == 0 and (*model, 0.0) in first:
             first[*model, None] = first[*model, 0.0]
     return first
 
 
-def _spreads(n: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    return (n > 1) & (sd > 0)
+def _spreads(n: Array, sd: Array) -> Array:
+    found: Array = (n > 1) & (sd > 0)
+    return found
 
 
-def _seed_half(n: np.ndarray, sd: np.ndarray, its_n: np.ndarray, its_sd: np.ndarray) -> np.ndarray:
+def _seed_half(n: Array, sd: Array, its_n: Array, its_sd: Array) -> Array:
     """Half of the 95 % interval of a difference of means; a mean without spread is fixed."""
     import numpy as np
 

@@ -6,9 +6,20 @@ and device are the same, so that no column can mix them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+
+from prunebench.record.form import Record
+from prunebench.record.measured import (
+    Cost,
+    Difference,
+    Point,
+    Profile,
+    Quartiles,
+    Task,
+    Zeroshot,
+)
+from prunebench.record.parts import Lost, there
 
 Z95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
 MEDIAN_ERROR = 0.929  # standard error of a median over IQR / sqrt(n), for normal noise
@@ -89,89 +100,82 @@ class Measurement:
     reference_high: float | None = None
 
 
-def measurements(record: Mapping[str, Any]) -> Iterator[Measurement]:
+def measurements(record: Record) -> Iterator[Measurement]:
     """Every number of a record that a table may show; missing parts give none."""
     yield from _perplexities(record)
-    yield from _zeroshot(record)
+    if zeroshot := there(record.zeroshot):
+        yield from _zeroshot(zeroshot, evaluation_device(record))
     yield from _size(record)
-    yield from _speed(record)
-    yield from _cost(record)
+    if profile := there(record.profile):
+        yield from _speed(profile)
+    if cost := there(record.cost):
+        yield from _cost(cost, evaluation_device(record))
 
 
-def is_missing(part: Any) -> bool:
-    """Whether a part of a record is absent, failed or skipped."""
-    return not isinstance(part, Mapping) or part.get("status") in ("failed", "skipped")
+def evaluation_device(record: Record) -> str:
+    """The device of everything that names none of its own."""
+    return record.provenance.device or ""
 
 
-def evaluation_device(record: Mapping[str, Any]) -> str:
-    return record["provenance"].get("device") or ""
-
-
-def _details(**details: Any) -> tuple[tuple[str, str], ...]:
+def _details(**details: object) -> tuple[tuple[str, str], ...]:
     return tuple((key, str(value)) for key, value in details.items() if value is not None)
 
 
-def _perplexities(record: Mapping[str, Any]) -> Iterator[Measurement]:
-    if is_missing(part := record.get("perplexity")):
-        return
-    for key, entry in part.items():
-        if is_missing(entry) or entry.get("value") is None:
+def _perplexities(record: Record) -> Iterator[Measurement]:
+    for key, part in (there(record.perplexity) or {}).items():
+        entry = there(part)
+        if entry is None or entry.value is None:
             continue
         details = _details(
-            length=entry["length"],
-            mode=entry.get("mode", "windows"),
-            split=entry["split"],
-            limit=entry.get("limit"),
-            bos=None if entry.get("bos", "text") == "text" else entry["bos"],
-            tokens=entry["tokens"],
+            length=entry.length,
+            mode=entry.mode,
+            split=entry.split,
+            limit=entry.limit,
+            bos=None if entry.bos == "text" else entry.bos,
+            tokens=entry.tokens,
             protocol=key,
-            data=(entry.get("data_sha256") or "")[:12] or None,
+            data=(entry.data_sha256 or "")[:12] or None,
         )
-        device = entry.get("device") or evaluation_device(record)
-        error = entry.get("nll_stderr")
+        device = entry.device or evaluation_device(record)
         # d exp(x) = exp(x) dx: the loss's error becomes the perplexity's
-        error = None if error is None else error * entry["value"]
-        yield Measurement(
-            Quantity("perplexity", entry["corpus"], details, device), entry["value"], error
-        )
+        error = None if entry.nll_stderr is None else entry.nll_stderr * entry.value
+        yield Measurement(Quantity("perplexity", entry.corpus, details, device), entry.value, error)
 
 
-def _zeroshot(record: Mapping[str, Any]) -> Iterator[Measurement]:
-    if is_missing(part := record.get("zeroshot")):
-        return
-    device = part.get("device") or evaluation_device(record)
-    harness = f"{part['harness']['name']} {part['harness']['version']}"
-    common = {"suite": part["suite"], "limit": part.get("limit"), "harness": harness}
-    tasks = {name: task for name, task in sorted(part["tasks"].items()) if not is_missing(task)}
-    plan = _details(**common, tasks=", ".join(tasks), chance=_rounded(part.get("mean_chance")))
+def _zeroshot(part: Zeroshot, default_device: str) -> Iterator[Measurement]:
+    device = part.device or default_device
+    harness = f"{part.harness.name} {part.harness.version}"
+    common = {"suite": part.suite, "limit": part.limit, "harness": harness}
+    tasks = {name: task for name, lost in sorted(part.tasks.items()) if (task := there(lost))}
+    plan = _details(**common, tasks=", ".join(tasks), chance=_rounded(part.mean_chance))
     suite = {
-        kind: Quantity(kind, part["suite"], plan, device) for kind in ("zeroshot", "above_chance")
+        kind: Quantity(kind, part.suite, plan, device) for kind in ("zeroshot", "above_chance")
     }
-    if part.get("mean") is not None:
+    if part.mean is not None:
         yield Measurement(
             suite["zeroshot"],
-            part["mean"],
-            part.get("mean_stderr"),
-            **_ends("difference", *_paired_mean(part, tasks, "versus_dense")),
-            **_ends("reference", *_paired_mean(part, tasks, "versus_reference")),
+            part.mean,
+            part.mean_stderr,
+            **_ends("difference", *_paired_mean(part, tasks.values(), "versus_dense")),
+            **_ends("reference", *_paired_mean(part, tasks.values(), "versus_reference")),
         )
-    if part.get("mean_above_chance") is not None:
-        yield Measurement(suite["above_chance"], part["mean_above_chance"], part.get("mean_stderr"))
+    if part.mean_above_chance is not None:
+        yield Measurement(suite["above_chance"], part.mean_above_chance, part.mean_stderr)
     for name, task in tasks.items():
         details = _details(
             **common,
-            metric=task["metric"],
-            items=task["items"],
-            chance=_rounded(task.get("chance")),
-            version=task.get("version"),
-            prompts=(task.get("hash") or "")[:12] or None,
+            metric=task.metric,
+            items=task.items,
+            chance=_rounded(task.chance),
+            version=task.version,
+            prompts=(task.hash or "")[:12] or None,
         )
         yield Measurement(
             Quantity("task", name, details, device),
-            task["value"],
-            task.get("stderr"),
-            **_ends("difference", *_paired(task.get("versus_dense"))),
-            **_ends("reference", *_paired(task.get("versus_reference"))),
+            task.value,
+            task.stderr,
+            **_ends("difference", *_paired(task.versus_dense)),
+            **_ends("reference", *_paired(task.versus_reference)),
         )
 
 
@@ -186,76 +190,85 @@ def _ends(prefix: str, low: float | None, high: float | None) -> dict[str, float
     return {f"{prefix}_low": low, f"{prefix}_high": high}
 
 
-def _paired(versus: Any) -> Ends:
-    return (None, None) if is_missing(versus) else (versus["low"], versus["high"])
+def _paired(versus: Difference | Lost | None) -> Ends:
+    found = there(versus)
+    return (None, None) if found is None else (found.low, found.high)
 
 
-def _paired_mean(part: Mapping[str, Any], tasks: Mapping[str, Any], key: str) -> Ends:
+def _paired_mean(part: Zeroshot, tasks: Collection[Task], key: str) -> Ends:
     """95 % interval of the mean's difference; tasks share no items: their errors add up."""
-    if not is_missing(whole := part.get(key)):
-        return whole["low"], whole["high"]
-    versus = [task.get(key) for task in tasks.values()]
-    if not versus or any(is_missing(v) or None in (v["low"], v["high"]) for v in versus):
+    whole: Difference | Lost | None = getattr(part, key)
+    if found := there(whole):
+        return found.low, found.high
+    centres, squares = [], []
+    for task in tasks:
+        versus: Difference | Lost | None = getattr(task, key)
+        one = there(versus)
+        if one is None or one.difference is None or one.low is None or one.high is None:
+            return None, None
+        centres.append(one.difference)
+        squares.append(((one.high - one.low) / 2) ** 2)
+    if not centres:
         return None, None
-    centre = sum(v["difference"] for v in versus) / len(versus)
-    half = sum(((v["high"] - v["low"]) / 2) ** 2 for v in versus) ** 0.5 / len(versus)
+    centre, half = sum(centres) / len(centres), sum(squares) ** 0.5 / len(squares)
     return centre - half, centre + half
 
 
-def _size(record: Mapping[str, Any]) -> Iterator[Measurement]:
-    if (model := record.get("model")) and model.get("parameters") is not None:
-        yield Measurement(Quantity("parameters", ""), model["parameters"])
-    if is_missing(profile := record.get("profile")):
+def _size(record: Record) -> Iterator[Measurement]:
+    if record.model is not None:
+        yield Measurement(Quantity("parameters", ""), record.model.parameters)
+    if (profile := there(record.profile)) is None:
         return
-    if profile.get("macs") is not None:
-        length = _details(length=profile.get("macs_length"))
-        yield Measurement(Quantity("macs", "", length), profile["macs"])
+    if profile.macs is not None:
+        yield Measurement(Quantity("macs", "", _details(length=profile.macs_length)), profile.macs)
     for kind in ("aligned_to", "weights_mib", "disk_mib"):
-        if profile.get(kind) is not None:
-            yield Measurement(Quantity(kind, ""), profile[kind])
+        value: float | None = getattr(profile, kind)
+        if value is not None:
+            yield Measurement(Quantity(kind, ""), value)
 
 
-def _speed(record: Mapping[str, Any]) -> Iterator[Measurement]:
-    if is_missing(profile := record.get("profile")):
-        return
-    for point in profile["points"]:
-        if is_missing(point):
-            continue
-        details = _details(batch=point["batch"], prompt=point["prompt"], new=point["new"])
-
-        def quantity(kind: str, point=point, details=details) -> Quantity:
-            return Quantity(kind, point["name"], details, profile["device"])
-
-        for kind in ("prefill_ms", "decode_ms_per_token"):
-            if point.get(kind):
-                yield Measurement(quantity(kind), point[kind]["median"], _timing_error(point[kind]))
-        for kind in ("prefill_speedup", "decode_speedup"):
-            ratio = point.get(kind)
-            if not is_missing(ratio) and ratio.get("ratio") is not None:
-                ends = {"low": ratio.get("low"), "high": ratio.get("high")}
-                yield Measurement(quantity(kind), ratio["ratio"], **ends)
-                phase = kind.removesuffix("_speedup")
-                for key, name in (("limit", "limit"), ("share_of_limit", "share")):
-                    if ratio.get(key) is not None:
-                        yield Measurement(quantity(f"{phase}_{name}"), ratio[key])
-        for kind in ("peak_allocated_mib", "kv_cache_mib"):
-            if point.get(kind) is not None:
-                yield Measurement(quantity(kind), point[kind])
+def _speed(profile: Profile) -> Iterator[Measurement]:
+    for point in profile.points:
+        if not point.lost:
+            yield from _at(point, profile.device)
 
 
-def _timing_error(timing: Mapping[str, Any]) -> float | None:
-    if None in (timing.get("q25"), timing.get("q75")) or not timing.get("n"):
+def _at(point: Point, device: str) -> Iterator[Measurement]:
+    details = _details(batch=point.batch, prompt=point.prompt, new=point.new)
+
+    def quantity(kind: str) -> Quantity:
+        return Quantity(kind, point.name, details, device)
+
+    timings = {"prefill_ms": point.prefill_ms, "decode_ms_per_token": point.decode_ms_per_token}
+    for kind, timing in timings.items():
+        if timing:
+            yield Measurement(quantity(kind), timing.median, _timing_error(timing))
+    for phase, lost in (("prefill", point.prefill_speedup), ("decode", point.decode_speedup)):
+        found = there(lost)
+        if found is not None and found.ratio is not None:
+            ends = {"low": found.low, "high": found.high}
+            yield Measurement(quantity(f"{phase}_speedup"), found.ratio, **ends)
+            if found.limit is not None:
+                yield Measurement(quantity(f"{phase}_limit"), found.limit)
+            if found.share_of_limit is not None:
+                yield Measurement(quantity(f"{phase}_share"), found.share_of_limit)
+    memory = {"peak_allocated_mib": point.peak_allocated_mib, "kv_cache_mib": point.kv_cache_mib}
+    for kind, amount in memory.items():
+        if amount is not None:
+            yield Measurement(quantity(kind), amount)
+
+
+def _timing_error(timing: Quartiles) -> float | None:
+    if timing.q25 is None or timing.q75 is None or not timing.n:
         return None
-    return MEDIAN_ERROR * (timing["q75"] - timing["q25"]) / timing["n"] ** 0.5
+    return MEDIAN_ERROR * (timing.q75 - timing.q25) / float(timing.n) ** 0.5
 
 
-def _cost(record: Mapping[str, Any]) -> Iterator[Measurement]:
-    if is_missing(cost := record.get("cost")):
-        return
-    for job in ("prune", "recover"):
-        if is_missing(used := cost.get(job)):
+def _cost(cost: Cost, device: str) -> Iterator[Measurement]:
+    for job, lost in (("prune", cost.prune), ("recover", cost.recover)):
+        if (used := there(lost)) is None:
             continue
         for name in (kind.removeprefix(f"{job}_") for kind in KINDS if kind.startswith(job)):
-            if used.get(name) is not None:
-                quantity = Quantity(f"{job}_{name}", "", (), evaluation_device(record))
-                yield Measurement(quantity, used[name])
+            value: float | None = getattr(used, name)
+            if value is not None:
+                yield Measurement(Quantity(f"{job}_{name}", "", (), device), value)

@@ -7,12 +7,16 @@ seeds (Student's t) where at least two differ, otherwise from within the run, an
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.differences import PREFIXES, add_differences, student
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Z95
+from prunebench.leaderboard.numbers.rows import stats_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,36 +72,60 @@ def leader_ranks(
     return ranks
 
 
-def average_ranks(collected: Collected, summary: pd.DataFrame) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Average:
+    """A row name's average rank: over all quality columns, and over those of each kind.
+
+    ranked of comparisons  where it is ranked; failed: cells that failed or were skipped
+    """
+
+    name: str
+    average: float
+    perplexity: float
+    zeroshot: float
+    ranked: int
+    comparisons: int
+    failed: int
+
+
+def average_ranks(collected: Collected, summary: pd.DataFrame) -> list[Average]:
     """Average rank of each row name over the campaign's quality columns.
 
     A comparison is one column of one model at one sparsity in which at least two rows are ranked.
-    Columns: name, average, perplexity, zeroshot (averages of the kinds), ranked, comparisons,
-    failed (cells that failed or were skipped). What has no value has no rank; `ranked` of
-    `comparisons` tells. Sorted: complete ones first, then by average.
+    What has no value has no rank. Sorted: complete ones first, then by average.
     """
-    import pandas as pd
+    by_row = stats_of(summary)
+    blocks: dict[tuple[str, str, float, int], list[tuple[str, float]]] = {}
+    for row in collected.table:
+        for i, stats in by_row.get(row.index, {}).items():
+            if collected.quantities[i].kind in QUALITY and not math.isnan(stats.rank):
+                block = (row.campaign, row.model, row.sparsity, i)
+                blocks.setdefault(block, []).append((row.name, stats.rank))
+    blocks = {block: ranks for block, ranks in blocks.items() if len(ranks) > 1}
+    found: dict[str, list[tuple[str, float]]] = {}
+    for (*_, i), ranks in blocks.items():
+        for name, rank in ranks:
+            found.setdefault(name, []).append((collected.quantities[i].kind, rank))
+    lost: Counter[str] = Counter()
+    for row in collected.table:
+        lost[row.name] += row.failed + row.skipped if row.sparsity > 0 else 0
+    averages = [
+        Average(
+            name=name,
+            average=_mean([rank for _, rank in ranks]),
+            perplexity=_mean([rank for kind, rank in ranks if kind == "perplexity"]),
+            zeroshot=_mean([rank for kind, rank in ranks if kind == "zeroshot"]),
+            ranked=len(ranks),
+            comparisons=len(blocks),
+            failed=lost[name],
+        )
+        for name, ranks in found.items()
+    ]
+    return sorted(averages, key=lambda line: (-line.ranked, line.average, line.name))
 
-    kinds = [quantity.kind for quantity in collected.quantities]
-    wanted = summary.assign(kind=summary["quantity"].map(dict(enumerate(kinds))))
-    wanted = wanted[wanted["kind"].isin(QUALITY) & wanted["rank"].notna()]
-    wanted = wanted.join(collected.rows[["campaign", "model", "sparsity", "name"]], on="row")
-    blocks = wanted.groupby(["campaign", "model", "sparsity", "quantity"])
-    wanted = wanted[blocks["rank"].transform("size") > 1]
-    comparisons = wanted[["campaign", "model", "sparsity", "quantity"]].drop_duplicates()
-    pruned = collected.rows[collected.rows["sparsity"] > 0]
-    lost = (pruned["failed"] + pruned["skipped"]).groupby(pruned["name"]).sum()
-    lines = []
-    for name, ranks in wanted.groupby("name", sort=True):
-        line = {"name": name, "average": ranks["rank"].mean(), "ranked": len(ranks)}
-        for kind in QUALITY:
-            line[kind] = ranks.loc[ranks["kind"] == kind, "rank"].mean()
-        lines.append(line | {"comparisons": len(comparisons), "failed": int(lost[name])})
-    columns = ["name", "average", *QUALITY, "ranked", "comparisons", "failed"]
-    table = pd.DataFrame(lines, columns=columns)
-    return table.sort_values(
-        ["ranked", "average", "name"], ascending=[False, True, True], ignore_index=True
-    )
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _moments(values: pd.DataFrame) -> pd.DataFrame:
@@ -146,24 +174,22 @@ def _add_intervals(summary: pd.DataFrame) -> None:
 
 
 def _add_ranks(summary: pd.DataFrame, collected: Collected) -> None:
-    import numpy as np
-
-    summary["rank"], summary["best"] = np.nan, False
     kinds = [KINDS[quantity.kind] for quantity in collected.quantities]
     ranked = summary["quantity"].map(lambda quantity: kinds[quantity].ranked).astype(bool)
     ranked &= summary["ranked"].astype(bool)
     # what has no interval is taken as exact
-    ends = [summary[end].fillna(summary["mean"]).to_numpy() for end in ("low", "high")]
-    means = summary["mean"].to_numpy()
-    blocks = summary[ranked].groupby(["campaign", "model", "sparsity", "quantity"], sort=True)
-    index, ranks, best = [], [], []
-    for key, members in blocks.indices.items():
-        block = summary.index[ranked][members]
-        found = leader_ranks(
-            means[block], *(end[block] for end in ends), better=kinds[key[-1]].better
-        )
-        index.extend(block)
-        ranks.extend(found)
-        best.extend(rank == 1 and len(found) > 1 for rank in found)
-    summary.loc[index, "rank"] = ranks
-    summary.loc[index, "best"] = best
+    lows, highs = (summary[end].fillna(summary["mean"]).tolist() for end in ("low", "high"))
+    means: list[float] = summary["mean"].tolist()
+    names = ("campaign", "model", "sparsity", "quantity")
+    blocks: dict[tuple[Any, ...], list[int]] = {}
+    lines = zip(ranked.tolist(), *(summary[name].tolist() for name in names), strict=True)
+    for place, (competes, *block) in enumerate(lines):
+        if competes:
+            blocks.setdefault(tuple(block), []).append(place)
+    ranks, best = [math.nan] * len(means), [False] * len(means)
+    for block, places in blocks.items():
+        numbers = ([values[i] for i in places] for values in (means, lows, highs))
+        found = leader_ranks(*numbers, better=kinds[block[-1]].better)
+        for place, rank in zip(places, found, strict=True):
+            ranks[place], best[place] = rank, rank == 1 and len(found) > 1
+    summary["rank"], summary["best"] = ranks, best

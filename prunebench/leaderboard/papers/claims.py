@@ -8,13 +8,14 @@ as a multiple of the claimed one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
-from prunebench.leaderboard.numbers.differences import between
-from prunebench.leaderboard.numbers.quantities import KINDS
+from prunebench.leaderboard.numbers.differences import Gap, gap
+from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
+from prunebench.leaderboard.numbers.rows import Row, StatsOf, stats_of
 from prunebench.leaderboard.papers.verdicts import NOT_COMPARABLE, UNCONFIRMED
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Judged:
     model: str = ""
     row: str = ""
     against: str = ""
-    quantity: Any = None
+    quantity: Quantity | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -56,9 +57,7 @@ def judge_claims(
     collected: Collected, summary: pd.DataFrame, papers: Iterable[Paper]
 ) -> tuple[Judged, ...]:
     """Each claim on each pair of rows that it speaks of; at least one line for each claim."""
-    by_row: dict[int, dict[int, Any]] = {}
-    for entry in summary.itertuples():
-        by_row.setdefault(entry.row, {})[entry.quantity] = entry
+    by_row = stats_of(summary)
     found: list[Judged] = []
     for paper in papers:
         for claim in paper.claims:
@@ -75,18 +74,17 @@ def _on_all(
     claim: Claim,
     rule: Rule,
     collected: Collected,
-    by_row: Mapping[int, Mapping[int, Any]],
+    by_row: StatsOf,
 ) -> list[Judged]:
-    rows = list(collected.rows.itertuples())
-    mine = [row for row in rows if _fits(row, rule.row)]
-    others = [row for row in rows if _fits(row, rule.against)]
+    mine = [row for row in collected.table if _fits(row, rule.row)]
+    others = [row for row in collected.table if _fits(row, rule.against)]
     found = [
         _judged(arxiv, claim, rule, row, other, collected, quantity, by_row)
         for row in mine
         for other in others
         if (row.campaign, row.model) == (other.campaign, other.model)
-        for quantity in by_row.get(row.Index, {})
-        if quantity in by_row.get(other.Index, {})
+        for quantity in by_row.get(row.index, {})
+        if quantity in by_row.get(other.index, {})
         and collected.quantities[quantity].kind == rule.kind
         and rule.name in (None, collected.quantities[quantity].name)
     ]
@@ -99,7 +97,7 @@ def _on_all(
     return [Judged(arxiv, claim, _plain(claim, NOT_COMPARABLE), reason, rule)]
 
 
-def _fits(row: Any, side: Side) -> bool:
+def _fits(row: Row, side: Side) -> bool:
     params = json.loads(row.params)
     return (
         row.ok > 0
@@ -116,18 +114,17 @@ def _judged(
     arxiv: str,
     claim: Claim,
     rule: Rule,
-    row: Any,
-    other: Any,
+    row: Row,
+    other: Row,
     collected: Collected,
     quantity: int,
-    by_row: Mapping[int, Mapping[int, Any]],
+    by_row: StatsOf,
 ) -> Judged:
-    mine, its = by_row[row.Index][quantity], by_row[other.Index][quantity]
-    parts = [{key: getattr(s, key) for key in ("n", "mean", "sd", "error")} for s in (mine, its)]
-    found = {key: values.item() for key, values in between(*parts).items()}
+    mine, its = by_row[row.index][quantity], by_row[other.index][quantity]
+    found = gap(mine, its)
     scale = POINTS if KINDS[rule.kind].unit == "fraction" else 1.0
     ratio = mine.mean / its.mean if its.mean else None
-    claimed, measured = rule.value, found["value"] * scale
+    claimed, measured = rule.value, found.value * scale
     if rule.form == "ratio":
         claimed, measured = rule.value - 1.0, None if ratio is None else ratio - 1.0
     verdict, reason = _direction(claimed, found)
@@ -142,20 +139,20 @@ def _judged(
         row=row.name,
         against=other.name,
         quantity=collected.quantities[quantity],
-        value=found["value"] * scale,
-        low=found["low"] * scale,
-        high=found["high"] * scale,
+        value=found.value * scale,
+        low=found.low * scale,
+        high=found.high * scale,
         ratio=ratio,
         share=None if measured is None else measured / claimed,
     )
 
 
-def _direction(claimed: float, found: Mapping[str, Any]) -> tuple[str, str]:
-    if not found["interval"]:
+def _direction(claimed: float, found: Gap) -> tuple[str, str]:
+    if not found.interval:
         return UNDECIDED, "no error of either row is known"
-    if found["low"] <= 0 <= found["high"]:
+    if found.low <= 0 <= found.high:
         return UNDECIDED, "the 95 % interval includes no difference"
-    return (HOLDS if (found["value"] > 0) == (claimed > 0) else REVERSED), ""
+    return (HOLDS if (found.value > 0) == (claimed > 0) else REVERSED), ""
 
 
 def _plain(claim: Claim, verdict: str) -> str:

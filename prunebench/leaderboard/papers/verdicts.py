@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunebench.leaderboard.numbers.collect import Collected
-from prunebench.leaderboard.numbers.quantities import KINDS
+from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
+from prunebench.leaderboard.numbers.rows import Row, Stats, StatsOf, stats_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from prunebench.leaderboard.papers.published import Paper, Published
+    from prunebench.record.form import ModelFacts, Record, TunedOn
 
 REPRODUCED, CLOSE, NOT = "reproduced", "close", "not reproduced"
 NOT_COMPARABLE, UNCONFIRMED = "not comparable", "unconfirmed"
@@ -71,12 +73,12 @@ class Verdict:
 class _Row:
     """A row of the report with what decides whether a published number is about the same thing."""
 
-    key: Any  # its namedtuple in collected.rows
+    key: Row
     names: frozenset[str]
     params: Mapping[str, Any]
     native_ratio: float | None
     tunes: bool
-    tuning: Mapping[str, Any] | None
+    tuning: TunedOn | None
 
 
 def judge(
@@ -84,9 +86,7 @@ def judge(
 ) -> tuple[Verdict, ...]:
     """A verdict for each published number and each row that it can be compared with."""
     rows = _rows(collected)
-    stats: dict[int, list[Any]] = {}
-    for entry in summary.itertuples():
-        stats.setdefault(entry.row, []).append(entry)
+    stats = stats_of(summary)
     found: list[Verdict] = []
     for paper in papers:
         for number in paper.published:
@@ -112,7 +112,7 @@ def verdict_of(number: Published, measured: Measured, tolerance: float) -> tuple
 def _verdicts(
     number: Published,
     rows: Sequence[_Row],
-    stats: Mapping[int, list[Any]],
+    stats: StatsOf,
     collected: Collected,
     defaults: Mapping[str, Mapping[str, Any]],
 ) -> list[Verdict]:
@@ -124,7 +124,7 @@ def _verdicts(
         left = kept
     found = []
     for row in left:
-        measured, reason = _measured(number, row, stats.get(row.key.Index, ()), collected)
+        measured, reason = _measured(number, row, stats.get(row.key.index, {}).values(), collected)
         if measured is not None:
             kind = _kind(number)
             text, tolerance = TOLERANCES[kind][0], TOLERANCES[kind][1](number.value)
@@ -211,10 +211,10 @@ def _tuning_problem(number: Published, row: _Row) -> str | None:
     if row.tuning is None:
         return f"another budget: {number.recovery} in the paper, not recorded here"
     name, _, size = number.recovery.partition("-")
-    examples = (row.tuning.get("data") or {}).get("examples")
-    here = f"{row.tuning['instructions']}, {examples or 'an unknown number of'} examples"
+    examples = (row.tuning.data or {}).get("examples")
+    here = f"{row.tuning.instructions}, {examples or 'an unknown number of'} examples"
     wanted = _count(size)
-    same = name == row.tuning["instructions"] and examples is not None and wanted is not None
+    same = name == row.tuning.instructions and examples is not None and wanted is not None
     if same and abs(examples - wanted) <= BUDGET_TOLERANCE * wanted:
         return None
     return f"another budget: tuned on {number.recovery} in the paper, on {here}"
@@ -236,7 +236,7 @@ def _kind(number: Published) -> str | None:
 
 
 def _measured(
-    number: Published, row: _Row, stats: Iterable[Any], collected: Collected
+    number: Published, row: _Row, stats: Iterable[Stats], collected: Collected
 ) -> tuple[Measured | None, str]:
     """The row's number under the paper's protocol, or why there is none."""
     kind = _kind(number)
@@ -257,7 +257,7 @@ def _measured(
     return Measured(key.campaign, key.name, key.model, entry.n, **numbers, unit=unit), ""
 
 
-def _same_protocol(number: Published, quantity: Any) -> bool:
+def _same_protocol(number: Published, quantity: Quantity) -> bool:
     protocol, _, what = number.quantity.partition(":")
     if quantity.kind == "perplexity":
         return quantity.detail("protocol") == number.quantity
@@ -271,28 +271,28 @@ def _rows(collected: Collected) -> list[_Row]:
     cells = collected.cells[collected.cells["status"] == "ok"]
     first = cells.reset_index().groupby("row", sort=True)["index"].first().to_dict()
     return [
-        _row(key, collected.records[first[key.Index]])
-        for key in collected.rows.itertuples()
-        if key.Index in first
+        _row(key, collected.records[first[key.index]])
+        for key in collected.table
+        if key.index in first
     ]
 
 
-def _row(key: Any, record: Mapping[str, Any]) -> _Row:
-    tuning = record.get("tuning")
-    itself = isinstance(tuning, Mapping) and tuning["by"] == "method"
+def _row(key: Row, record: Record) -> _Row:
+    tuning = record.tuning
+    itself = tuning is not None and tuning.by == "method"
     return _Row(
         key=key,
-        names=_names(key.model, record["model"]),
+        names=_names(key.model, record.model),
         params=json.loads(key.params),
-        native_ratio=(record.get("sparsity") or {}).get("native_ratio"),
+        native_ratio=record.sparsity.native_ratio if record.sparsity else None,
         tunes=bool(key.recovery) or itself,
         tuning=tuning,
     )
 
 
-def _names(name: str, model: Mapping[str, Any]) -> frozenset[str]:
+def _names(name: str, model: ModelFacts | None) -> frozenset[str]:
     """What a paper may call the model; weights that the suite itself made are nobody's."""
-    if model["kind"] not in ("hub", "local"):
+    if model is None or model.kind not in ("hub", "local"):
         return frozenset()
-    source = (model.get("source") or "").rstrip("/").rpartition("/")[2]
+    source = (model.source or "").rstrip("/").rpartition("/")[2]
     return frozenset({name.lower(), source.lower().removesuffix("-hf")})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
+from prunebench.leaderboard.numbers.rows import Row, Stats
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.tables import (
     Cell,
@@ -79,7 +79,7 @@ def titles(quantities: Iterable[Quantity]) -> list[str]:
 
 def number_columns(
     quantities: Quantities,
-    show: Callable[[str], Callable[[Any], str]],
+    show: Callable[[str], Callable[[Stats], str]],
     *,
     bold: bool = True,
     expected: Callable[[Line], int | None] = cells_ok,
@@ -134,7 +134,7 @@ def values_column(quantities: Quantities) -> Column:
 def verify_column() -> Column:
     """Whether the cut model computes what the masked one does, with the largest difference."""
 
-    def show(row: Any) -> str:
+    def show(row: Row) -> str:
         if math.isnan(row.logit_difference):
             return formats.MISSING
         size = f"{row.logit_difference:.0e}" if row.logit_difference else "0"
@@ -146,8 +146,8 @@ def verify_column() -> Column:
 def loader_column() -> Column:
     """What loads the saved model."""
 
-    def show(row: Any) -> str:
-        return row.loadable_by if isinstance(row.loadable_by, str) else formats.MISSING
+    def show(row: Row) -> str:
+        return row.loadable_by or formats.MISSING
 
     return row_column("Loads with", show)
 
@@ -161,41 +161,41 @@ def rank_column(quantities: Sequence[int], *, priority: int = 0) -> Column:
     )
 
 
-def spread_and_error(unit: str) -> Callable[[Any], str]:
+def spread_and_error(unit: str) -> Callable[[Stats], str]:
     """mean ± sd over seeds (standard error over items)."""
 
     return lambda stats: formats.spread(stats.mean, stats.sd, unit, error=stats.error)
 
 
-def spread(unit: str) -> Callable[[Any], str]:
+def spread(unit: str) -> Callable[[Stats], str]:
     """mean ± sd over seeds."""
     return lambda stats: formats.spread(stats.mean, stats.sd, unit)
 
 
-def plain(unit: str) -> Callable[[Any], str]:
+def plain(unit: str) -> Callable[[Stats], str]:
     """The mean alone, where seeds hardly matter."""
     return lambda stats: formats.plain(stats.mean, unit)
 
 
-def speed(unit: str) -> Callable[[Any], str]:
+def speed(unit: str) -> Callable[[Stats], str]:
     """Times with both errors, speed-ups with their 95 % interval, memory alone."""
     if unit == "ratio":
         return lambda stats: formats.interval(stats.mean, stats.low, stats.high, unit, sign=False)
     return spread_and_error(unit) if unit == "ms" else plain(unit)
 
 
-def difference(unit: str) -> Callable[[Any], str]:
+def difference(unit: str) -> Callable[[Stats], str]:
     """Difference from dense (95 % interval)."""
     return _difference("difference", unit)
 
 
-def reference_difference(unit: str) -> Callable[[Any], str]:
+def reference_difference(unit: str) -> Callable[[Stats], str]:
     """Difference from the campaign's reference row (95 % interval)."""
     return _difference("reference_difference", unit)
 
 
-def _difference(name: str, unit: str) -> Callable[[Any], str]:
-    def show(stats: Any) -> str:
+def _difference(name: str, unit: str) -> Callable[[Stats], str]:
+    def show(stats: Stats) -> str:
         value, *ends = (getattr(stats, name + end) for end in ("", "_low", "_high"))
         return formats.interval(value, *ends, unit, sign=True) or formats.MISSING
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
-from prunebench.leaderboard.numbers.differences import between
+from prunebench.leaderboard.numbers.differences import Gap, gap
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
+from prunebench.leaderboard.numbers.rows import Stats, stats_of
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
 from prunebench.leaderboard.views.tables import Cell, Table
@@ -53,23 +54,24 @@ def compare(first: Report, second: Report) -> tuple[Table, list[str]]:
     return Table("", caption, header, align, rows, LEGEND), alone
 
 
-def _numbers(collected: Collected, summary: pd.DataFrame) -> dict[Key, Any]:
-    found: dict[Key, Any] = {}
-    rows = {row.Index: row for row in collected.rows.itertuples()}
-    for stats in summary.itertuples():
-        quantity = collected.quantities[stats.quantity]
-        if quantity.kind in COMPARED:
-            row = rows[stats.row]
+def _numbers(collected: Collected, summary: pd.DataFrame) -> dict[Key, Stats]:
+    found: dict[Key, Stats] = {}
+    stats_by_row = stats_of(summary)
+    for row in collected.table:
+        for i, stats in stats_by_row.get(row.index, {}).items():
+            quantity = collected.quantities[i]
+            if quantity.kind not in COMPARED:
+                continue
             shared = replace(quantity, device="") if quantity.kind in QUALITY else quantity
             found[row.model, row.name, row.sparsity, shared] = stats
     return found
 
 
-def _row(key: Key, a: Any, b: Any) -> tuple[Cell, ...]:
+def _row(key: Key, a: Stats, b: Stats) -> tuple[Cell, ...]:
     model, name, sparsity, quantity = key
     unit = KINDS[quantity.kind].unit
     found = _difference(a, b, unit)
-    text = formats.interval(found["value"], found["low"], found["high"], unit, sign=True)
+    text = formats.interval(found.value, found.low, found.high, unit, sign=True)
     texts = [
         model,
         formats.percent(sparsity),
@@ -77,40 +79,35 @@ def _row(key: Key, a: Any, b: Any) -> tuple[Cell, ...]:
         titles([quantity])[0] + (f" ({quantity.name})" if quantity.kind in SPEED else ""),
         formats.spread(a.mean, a.sd, unit) if unit != "count" else formats.plain(a.mean, unit),
         formats.spread(b.mean, b.sd, unit) if unit != "count" else formats.plain(b.mean, unit),
-        text if found["interval"] else f"{text} n.i.",
+        text if found.interval else f"{text} n.i.",
         MARK if _differs(found, quantity.kind) else "",
     ]
     return tuple(Cell(formats.one_line(text)) for text in texts)
 
 
-def _difference(a: Any, b: Any, unit: str) -> dict[str, Any]:
+def _difference(a: Stats, b: Stats, unit: str) -> Gap:
     """B - A as `between` gives it; of speed-ups from their own intervals, of times with none."""
-    found = {k: v.item() for k, v in between(_parts(b), _parts(a)).items()}
+    found = gap(b, a)
     if unit in TIMES:
-        return found | {"low": math.nan, "high": math.nan, "interval": ""}
-    if unit == "ratio" and not found["interval"] and a.interval and b.interval:
+        return Gap(found.value, math.nan, math.nan, "")
+    if unit == "ratio" and not found.interval and a.interval and b.interval:
         half = math.hypot(a.high - a.low, b.high - b.low) / 2
-        ends = {"low": found["value"] - half, "high": found["value"] + half}
-        return found | ends | {"interval": "run"}
+        return Gap(found.value, found.value - half, found.value + half, "run")
     return found
 
 
-def _differs(found: Mapping[str, Any], kind: str) -> bool:
-    if not found["interval"]:
-        return KINDS[kind].unit == "count" and found["value"] != 0
-    return not found["low"] <= 0 <= found["high"]
+def _differs(found: Gap, kind: str) -> bool:
+    if not found.interval:
+        return KINDS[kind].unit == "count" and found.value != 0
+    return not found.low <= 0 <= found.high
 
 
-def _parts(stats: Any) -> Mapping[str, Any]:
-    return {name: getattr(stats, name) for name in ("n", "mean", "sd", "error")}
-
-
-def _order(key: Key) -> tuple:
+def _order(key: Key) -> tuple[str, float, str, int, Quantity]:
     model, name, sparsity, quantity = key
     return model, sparsity, name, COMPARED.index(quantity.kind), quantity
 
 
-def _alone(side: str, mine: Mapping[Key, Any], other: Mapping[Key, Any]) -> list[str]:
+def _alone(side: str, mine: Mapping[Key, Stats], other: Mapping[Key, Stats]) -> list[str]:
     """Rows of one side alone; and quantities that the other measured differently, or not."""
     rows = {key[:3] for key in other}
     absent = {key[:3] for key in mine} - rows

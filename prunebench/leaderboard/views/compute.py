@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
 
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
+from prunebench.leaderboard.numbers.rows import Stats
 from prunebench.leaderboard.numbers.statistics import leader_ranks
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import Quantities, number_columns, of_kinds, spread
@@ -70,24 +70,25 @@ def _best(
     found = set()
     for sparsity, group in groupby(lines, key=lambda line: line.sparsity):
         taken = [
-            (passes, line)
+            (passes, line, line.row.index)
             for line in group
-            if line.row.ranked
+            if line.row is not None
+            and line.row.ranked
             and quantity in line.summary
             and (passes := _total(known, line, PASSES)) is not None
         ]
-        for passes, line in taken:
-            rivals = [other for its, other in taken if its <= EQUAL * passes]
-            ranks = leader_ranks(
-                *zip(*(_ends(rival.summary[quantity]) for rival in rivals), strict=True),
-                better=better,
+        for passes, line, index in taken:
+            rivals = [other for its, other, _ in taken if its <= EQUAL * passes]
+            means, lows, highs = zip(
+                *(_ends(rival.summary[quantity]) for rival in rivals), strict=True
             )
+            ranks = leader_ranks(means, lows, highs, better=better)
             if len(rivals) > 1 and ranks[rivals.index(line)] == 1:
-                found.add((sparsity, line.row.Index))
+                found.add((sparsity, index))
     return frozenset(found)
 
 
-def _ends(stats: Any) -> tuple[float, float, float]:
+def _ends(stats: Stats) -> tuple[float, float, float]:
     """Mean and interval; what has no interval is taken as exact."""
     low, high = (stats.mean if math.isnan(end) else end for end in (stats.low, stats.high))
     return stats.mean, low, high
@@ -95,7 +96,8 @@ def _ends(stats: Any) -> tuple[float, float, float]:
 
 def _bold_where(column: Column, rows: frozenset[tuple[float, int]]) -> Column:
     def show(line: Line) -> Cell:
-        return Cell(column.show(line).text, bold=(line.sparsity, line.row.Index) in rows)
+        index = -1 if line.row is None else line.row.index
+        return Cell(column.show(line).text, bold=(line.sparsity, index) in rows)
 
     return Column(column.title, show, column.align, column.marks)
 

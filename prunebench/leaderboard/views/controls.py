@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from prunebench.leaderboard.numbers.differences import between
+from prunebench.leaderboard.numbers.differences import gap
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds, titles
@@ -46,10 +45,10 @@ def control_tables(known: Quantities, body: Sequence[Line]) -> list[Table]:
 
 def _target(control: Line, lines: Sequence[Line]) -> Line | None:
     """The row that a control is matched to: tuned as it is, or tuning by itself."""
-    if not control.row.matched:
+    if control.row is None or not control.row.matched:
         return None
     same = [line for line in lines if line.sparsity == control.sparsity]
-    by_label = {line.row.label: line for line in same}
+    by_label = {line.row.label: line for line in same if line.row is not None}
     plain = by_label.get(control.row.matched)
     tuned = by_label.get(control.row.matched + TUNED)
     return (tuned or plain) if control.row.recovery else plain
@@ -62,7 +61,8 @@ def _twin(control: Line, lines: Sequence[Line]) -> Line | None:
         (
             line
             for line in lines
-            if not line.row.matched
+            if line.row is not None
+            and not line.row.matched
             and all(getattr(line.row, key) == getattr(control.row, key) for key in keys)
         ),
         None,
@@ -79,10 +79,5 @@ def _row(control: Line, target: Line, twin: Line | None, quality: Quantities) ->
 def _difference(mine: Line, its: Line | None, quantity: int, unit: str) -> Cell:
     if its is None or quantity not in mine.summary or quantity not in its.summary:
         return Cell(formats.MISSING)
-    found = between(_parts(mine.summary[quantity]), _parts(its.summary[quantity]))
-    ends = (found[name].item() for name in ("value", "low", "high"))
-    return Cell(formats.interval(*ends, unit, sign=True))
-
-
-def _parts(stats: Any) -> Mapping[str, Any]:
-    return {name: getattr(stats, name) for name in ("n", "mean", "sd", "error")}
+    found = gap(mine.summary[quantity], its.summary[quantity])
+    return Cell(formats.interval(found.value, found.low, found.high, unit, sign=True))

@@ -9,6 +9,8 @@ from prunebench.leaderboard.numbers.collect import truncated
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import TITLES, titles
+from prunebench.record.form import Kept, Leak, ModelFacts, Provenance, Record, TunedOn
+from prunebench.record.parts import there
 
 UNITS = {"fraction": "%", "perplexity": "", "count": "", "ratio": "×"}
 
@@ -32,32 +34,30 @@ def _title(quantity: Quantity) -> str:
     return title if quantity.name in title else f"{title} ({quantity.name})"
 
 
-def cell_facts(record: Mapping[str, Any]) -> list[list[str]]:
+def cell_facts(record: Record) -> list[list[str]]:
     """What the cell is and what was made of it, as pairs of words."""
-    cell, sparsity = record["cell"], record.get("sparsity") or {}
-    model, tuning = record.get("model") or {}, record.get("tuning") or {}
-    verify = record.get("verify") or {}
+    cell, sparsity, verify = record.cell, record.sparsity, there(record.verify)
     facts = {
-        "Campaign": cell["campaign"],
-        "Method": cell["method"],
-        "Parameters of the method": ", ".join(
-            f"{k}={v}" for k, v in sorted(cell["params"].items())
-        ),
-        "Matched to": cell.get("matched"),
-        "Target sparsity": formats.percent(cell["sparsity"]),
-        "Achieved": _percent(sparsity.get("achieved")),
-        "Of decoder blocks": _percent(sparsity.get("decoder_achieved")),
-        "Native ratio": sparsity.get("native_ratio"),
-        "Remark": sparsity.get("note"),
-        "Parameters": _kept(model),
-        "Model source": _source(model),
-        "Largest logit difference, masked against cut": verify.get("max_abs_logit_difference"),
-        "Tuned on": _tuned(tuning),
-        "Evaluation text that it was given": _leak(record.get("leak")),
+        "Campaign": cell.campaign,
+        "Method": cell.method,
+        "Parameters of the method": ", ".join(f"{k}={v}" for k, v in sorted(cell.params.items())),
+        "Matched to": cell.matched,
+        "Target sparsity": formats.percent(cell.sparsity),
+        "Achieved": _percent(sparsity.achieved if sparsity else None),
+        "Of decoder blocks": _percent(sparsity.decoder_achieved if sparsity else None),
+        "Native ratio": sparsity.native_ratio if sparsity else None,
+        "Remark": sparsity.note if sparsity else None,
+        "Parameters": _kept(record.model),
+        "Model source": _source(record.model),
+        "Largest logit difference, masked against cut": verify.max_abs_logit_difference
+        if verify
+        else None,
+        "Tuned on": _tuned(record.tuning),
+        "Evaluation text that it was given": _leak(there(record.leak)),
         "Calibrated on": _calibrated(record),
         "Evaluated as": _ran(record),
         "Inputs that did not fit": _cut(record),
-        "Notes": "; ".join(record.get("notes") or ()),
+        "Notes": "; ".join(record.notes or ()),
     }
     return [[key, str(value)] for key, value in facts.items() if value not in (None, "")]
 
@@ -66,74 +66,77 @@ def _percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.2f} %"
 
 
-def _kept(model: Mapping[str, Any]) -> str:
-    return f"{model['parameters']:,} of {model['parameters_dense']:,}" if model else ""
+def _kept(model: ModelFacts | None) -> str:
+    return f"{model.parameters:,} of {model.parameters_dense:,}" if model else ""
 
 
-def _source(model: Mapping[str, Any]) -> str:
-    if not model:
+def _source(model: ModelFacts | None) -> str:
+    if model is None:
         return ""
-    revision = f" at {model['revision']}" if model.get("revision") else ""
-    return f"{model['kind']} {model.get('source') or ''}{revision}".strip()
+    revision = f" at {model.revision}" if model.revision else ""
+    return f"{model.kind} {model.source or ''}{revision}".strip()
 
 
-def _tuned(tuning: Mapping[str, Any]) -> str:
-    if not tuning:
+def _tuned(tuning: TunedOn | None) -> str:
+    if tuning is None:
         return ""
-    tokens = tuning.get("tuning_tokens")
-    return f"{tuning['instructions']}, by the {tuning['by']}" + (
+    tokens = tuning.tuning_tokens
+    return f"{tuning.instructions}, by the {tuning.by}" + (
         f", {tokens:,} tokens" if tokens is not None else ""
     )
 
 
-def _calibrated(record: Mapping[str, Any]) -> str:
+def _calibrated(record: Record) -> str:
     return "; ".join(
-        f"{' + '.join(c['corpus'])} {c['split']}, {c['samples']} x {c['length']} tokens, "
-        f"seed {c['seed']}, BOS: {c['bos']}"
-        for c in record.get("calibration") or ()
+        f"{' + '.join(c.corpus)} {c.split}, {c.samples} x {c.length} tokens, "
+        f"seed {c.seed}, BOS: {c.bos}"
+        for c in record.calibration or ()
     )
 
 
-def _ran(record: Mapping[str, Any]) -> str:
+def _ran(record: Record) -> str:
     """Type, attention and batch size of every evaluation that says so, each wording once."""
-    parts = {**(record.get("perplexity") or {}), "zero-shot": record.get("zeroshot")}
     found: dict[str, list[str]] = {}
-    for name, part in parts.items():
-        if isinstance(part, Mapping) and part.get("attention"):
-            sizes = part.get("batch_size")
-            sizes = ", ".join(map(str, sizes)) if isinstance(sizes, list) else sizes
-            how = f"{part['dtype']}, {part['attention']} attention, batches of {sizes}"
+    for name, lost in (there(record.perplexity) or {}).items():
+        part = there(lost)
+        if part and part.attention:
+            how = f"{part.dtype}, {part.attention} attention, batches of {part.batch_size}"
             found.setdefault(how, []).append(name)
+    zeroshot = there(record.zeroshot)
+    if zeroshot and zeroshot.attention:
+        sizes = ", ".join(map(str, zeroshot.batch_size or ()))
+        how = f"{zeroshot.dtype}, {zeroshot.attention} attention, batches of {sizes}"
+        found.setdefault(how, []).append("zero-shot")
     return "; ".join(f"{how} ({', '.join(names)})" for how, names in found.items())
 
 
-def _cut(record: Mapping[str, Any]) -> str:
+def _cut(record: Record) -> str:
     parts = [f"{name}: {cut} of {items}" for name, (cut, items) in truncated(record).items()]
-    data = (record.get("tuning") or {}).get("data") or {}
+    data = (record.tuning.data if record.tuning else None) or {}
     if data.get("truncated"):
         parts.append(f"tuning: {data['truncated']} of {data['examples']} examples")
     return "; ".join(parts)
 
 
-def _leak(leak: Mapping[str, Any] | None) -> str:
+def _leak(leak: Leak | None) -> str:
     """Evaluation sets whose items, or whose corpus, the method was given."""
-    sets = (leak or {}).get("sets") or {}
+    sets = leak.sets if leak else {}
     found = [
-        f"{name}: {100 * (entry['share'] or 0):.1f} % of items"
-        + (", same corpus" if entry.get("same_corpus") else "")
+        f"{name}: {100 * (entry.share or 0):.1f} % of items"
+        + (", same corpus" if entry.same_corpus else "")
         for name, entry in sorted(sets.items())
-        if entry["share"] or entry.get("same_corpus")
+        if entry.share or entry.same_corpus
     ]
     return "; ".join(found) or ("none found" if sets else "")
 
 
-def kept_units(decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def kept_units(decision: Mapping[str, Kept] | None) -> dict[str, Any] | None:
     """Kept and all units per kind and layer: {kind: [[layer or null, kept, units], ...]}."""
     if not decision:
         return None
     kinds: dict[str, list[list[Any]]] = {}
     for entry in decision.values():
-        kinds.setdefault(entry["kind"], []).append([entry["layer"], entry["kept"], entry["units"]])
+        kinds.setdefault(entry.kind, []).append([entry.layer, entry.kept, entry.units])
     order = {kind: i for i, kind in enumerate(("heads", "neurons", "hidden", "layers"))}
     return {
         "kinds": sorted(kinds, key=lambda kind: (order.get(kind, len(order)), kind)),
@@ -144,25 +147,24 @@ def kept_units(decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def origin(provenance: Mapping[str, Any]) -> list[list[str]]:
+def origin(provenance: Provenance) -> list[list[str]]:
     """Where, when and with what a record was made, as pairs of words."""
-    packages = provenance["packages"]
     versions = ", ".join(
-        f"{name} {version}" for name, version in sorted(packages.items()) if version
+        f"{name} {version}" for name, version in sorted(provenance.packages.items()) if version
     )
-    commit = provenance.get("git_commit")
+    commit = provenance.git_commit
     facts = {
-        "Measured": provenance["created"],
-        "prunebench": provenance["prunebench_version"],
-        "Commit": commit and commit + (" with changes" if provenance.get("git_dirty") else ""),
-        "Device": provenance.get("device"),
-        "Python": provenance["python"],
-        "Platform": provenance.get("platform"),
+        "Measured": provenance.created,
+        "prunebench": provenance.prunebench_version,
+        "Commit": commit and commit + (" with changes" if provenance.git_dirty else ""),
+        "Device": provenance.device,
+        "Python": provenance.python,
+        "Platform": provenance.platform,
         "Packages": versions,
-        "Method's code": provenance.get("plugin_sha256"),
+        "Method's code": provenance.plugin_sha256,
         "Data": ", ".join(
             f"{key} {digest[:12]}"
-            for key, digest in sorted((provenance.get("data_sha256") or {}).items())
+            for key, digest in sorted((provenance.data_sha256 or {}).items())
             if digest
         ),
     }

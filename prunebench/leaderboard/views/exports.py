@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.leaderboard.numbers.collect import MARKS, ROW_KEY, Collected
 from prunebench.leaderboard.numbers.quantities import KINDS
+from prunebench.record.store import as_mapping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def cells_frame(collected: Collected) -> pd.DataFrame:
     """One line per record: each number and text of it under its dotted key, `cell.*` first."""
     import pandas as pd
 
-    flat = [dict(_leaves(record, "")) for record in collected.records]
+    flat = [dict(_leaves(as_mapping(record), "")) for record in collected.records]
     keys = {key for leaves in flat for key in leaves}
     return pd.DataFrame(flat, columns=sorted(keys, key=_column_order), dtype=object)
 

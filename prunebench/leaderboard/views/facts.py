@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from prunebench.leaderboard.numbers.collect import Collected, Problem, cell_name, missing_parts
 from prunebench.leaderboard.numbers.quantities import QUALITY, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
+from prunebench.record.form import Provenance, Record
+
+T = TypeVar("T", str, int, float)
 
 SHOWN_PACKAGES = ("torch", "transformers", "peft", "lm_eval")
 
@@ -49,27 +52,27 @@ class Facts:
 def gather(collected: Collected) -> Facts:
     """All of it from the records."""
     records = collected.records
-    status = [record["status"] for record in records]
-    cells = [record["cell"] for record in records]
-    days = sorted({record["provenance"]["created"][:10] for record in records})
+    status = [record.status for record in records]
+    cells = [record.cell for record in records]
+    days = sorted({record.provenance.created[:10] for record in records})
     return Facts(
         ok=status.count("ok"),
         failed=status.count("failed"),
         skipped=status.count("skipped"),
-        campaigns=_unique(cell["campaign"] for cell in cells),
-        models=_unique(cell["model"] for cell in cells),
-        methods=_unique(cell["label"] for cell in cells),
-        sparsities=_unique(cell["sparsity"] for cell in cells),
-        seeds=_unique(cell["seed"] for cell in cells),
+        campaigns=_unique(cell.campaign for cell in cells),
+        models=_unique(cell.model for cell in cells),
+        methods=_unique(cell.label for cell in cells),
+        sparsities=_unique(cell.sparsity for cell in cells),
+        seeds=_unique(cell.seed for cell in cells),
         dates=tuple(days if len(days) < 2 else (days[0], days[-1])),
-        versions=_unique(_version(record["provenance"]) for record in records),
+        versions=_unique(_version(record.provenance) for record in records),
         packages=_packages(records),
         devices=_unique(q.device for q in collected.quantities if q.device),
         protocols=tuple(_protocols(collected.quantities)),
         lost_cells=tuple(
-            Loss((cell_name(record),), record["status"], record["reason"])
+            Loss((cell_name(record),), record.status, record.reason or "")
             for record in records
-            if record["status"] != "ok"
+            if record.status != "ok"
         ),
         lost_parts=tuple(_lost_parts(records)),
         problems=collected.problems,
@@ -86,25 +89,23 @@ def counts(facts: Facts) -> str:
     return f"{total} {noun}: {', '.join(parts)}{files}"
 
 
-def _unique(values: Any) -> tuple:
+def _unique(values: Iterable[T]) -> tuple[T, ...]:
     return tuple(sorted(set(values)))
 
 
-def _version(provenance: Mapping[str, Any]) -> str:
-    commit = (provenance.get("git_commit") or "")[:10]
-    text = f"prunebench {provenance['prunebench_version']}"
-    text += f" ({commit}{', uncommitted changes' if provenance.get('git_dirty') else ''})" * bool(
-        commit
-    )
+def _version(provenance: Provenance) -> str:
+    commit = (provenance.git_commit or "")[:10]
+    text = f"prunebench {provenance.prunebench_version}"
+    text += f" ({commit}{', uncommitted changes' if provenance.git_dirty else ''})" * bool(commit)
     return text
 
 
-def _packages(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _packages(records: Sequence[Record]) -> tuple[str, ...]:
     """Python and the packages that decide numbers; several versions are all named."""
-    found = {f"python {record['provenance']['python']}" for record in records}
+    found = {f"python {record.provenance.python}" for record in records}
     texts = [" / ".join(sorted(found))] if found else []
     for name in SHOWN_PACKAGES:
-        versions = {record["provenance"]["packages"].get(name) for record in records} - {None}
+        versions = {v for record in records if (v := record.provenance.packages.get(name))}
         if versions:
             texts.append(f"{name} {' / '.join(sorted(versions))}")
     return tuple(texts)
@@ -160,11 +161,11 @@ def _zeroshot(quantity: Quantity) -> str:
     )
 
 
-def _lost_parts(records: Sequence[Mapping[str, Any]]) -> list[Loss]:
+def _lost_parts(records: Sequence[Record]) -> list[Loss]:
     """Parts that cells with status ok lack, one line per part and reason."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
-        if record["status"] == "ok":
+        if record.status == "ok":
             for lost in missing_parts(record):
                 found.setdefault(lost, []).append(cell_name(record))
     return [

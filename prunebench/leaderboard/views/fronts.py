@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
+from prunebench.leaderboard.numbers.rows import Row, Stats, StatsOf, stats_of
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
 
@@ -68,36 +70,28 @@ def make_fronts(collected: Collected, summary: pd.DataFrame) -> tuple[Front, ...
 
     Rows whose cut model does not compute what the masked one does are not drawn, but named.
     """
-    by_row: dict[int, dict[int, Any]] = {}
-    for stats in summary.itertuples():
-        by_row.setdefault(stats.row, {})[stats.quantity] = stats
-    keys = collected.rows[["campaign", "model"]].drop_duplicates()
-    return tuple(
-        _front(collected, by_row, campaign, model)
-        for campaign, model in keys.itertuples(index=False)
-    )
+    by_row = stats_of(summary)
+    keys = dict.fromkeys((row.campaign, row.model) for row in collected.table)
+    return tuple(_front(collected, by_row, campaign, model) for campaign, model in keys)
 
 
-def _front(
-    collected: Collected, by_row: dict[int, dict[int, Any]], campaign: str, model: str
-) -> Front:
-    rows = collected.rows
-    rows = list(rows[(rows["campaign"] == campaign) & (rows["model"] == model)].itertuples())
-    present = sorted({i for row in rows for i in by_row.get(row.Index, {})})
+def _front(collected: Collected, by_row: StatsOf, campaign: str, model: str) -> Front:
+    rows = [row for row in collected.table if (row.campaign, row.model) == (campaign, model)]
+    present = sorted({i for row in rows for i in by_row.get(row.index, {})})
     known = {i: collected.quantities[i] for i in present}
     axes = _axes({i: q for i, q in known.items() if q.kind in QUALITY or q.kind in COSTS})
     shown = [row for row in rows if row.ok and not row.unverified]
     drawn = {axis.quantity for axis in axes}
-    points = {row.Index: _point(row, by_row.get(row.Index, {}), drawn, known) for row in shown}
+    points = {row.index: _point(row, by_row.get(row.index, {}), drawn, known) for row in shown}
     names = dict.fromkeys(row.name for row in sorted(shown, key=lambda r: r.name) if row.sparsity)
     return Front(
         campaign=campaign,
         model=model,
         qualities=tuple(axis for axis in axes if known[axis.quantity].kind in QUALITY),
         costs=tuple(axis for axis in axes if known[axis.quantity].kind in COSTS),
-        dense=tuple((row.name, points[row.Index]) for row in shown if not row.sparsity),
+        dense=tuple((row.name, points[row.index]) for row in shown if not row.sparsity),
         lines=tuple(
-            (name, tuple(points[row.Index] for row in shown if row.sparsity and row.name == name))
+            (name, tuple(points[row.index] for row in shown if row.sparsity and row.name == name))
             for name in names
         ),
         lost=tuple(_lost(rows)),
@@ -135,12 +129,8 @@ def _with_unit(title: str, kind: str) -> str:
     return f"{title} perplexity" if kind == "perplexity" else title
 
 
-def _point(row: Any, stats: dict[int, Any], drawn: set[int], known: dict[int, Quantity]) -> Point:
-    values = {
-        i: (s.mean, *(None if end != end else end for end in (s.low, s.high)))
-        for i, s in stats.items()
-        if i in drawn
-    }
+def _point(row: Row, stats: dict[int, Stats], drawn: set[int], known: dict[int, Quantity]) -> Point:
+    values = {i: (s.mean, _known(s.low), _known(s.high)) for i, s in stats.items() if i in drawn}
     recovery = [s.mean for i, s in stats.items() if known[i].kind == "recover_wall_s"]
     for i in values:
         if known[i].kind == "prune_wall_s":  # what it takes to get the row's model, tuning included
@@ -148,7 +138,11 @@ def _point(row: Any, stats: dict[int, Any], drawn: set[int], known: dict[int, Qu
     return Point(row.sparsity, values)
 
 
-def _lost(rows: Sequence[Any]) -> list[str]:
+def _known(end: float) -> float | None:
+    return None if math.isnan(end) else end
+
+
+def _lost(rows: Sequence[Row]) -> list[str]:
     """What has no point, or one without some of its seeds."""
     found = []
     for row in rows:

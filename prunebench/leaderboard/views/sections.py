@@ -6,7 +6,7 @@ A quality table has one device and a speed table one device and point, so that n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from prunebench.leaderboard.views.tables import Cell, Line, Section, Table, draw
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from prunebench.leaderboard.numbers.statistics import Average
+    from prunebench.record.form import Record
 
 SIZES = ("parameters", "macs", "aligned_to", "weights_mib")
 SPEEDS = (
@@ -41,10 +44,10 @@ def make_sections(
 
     reference  label of the row that the summary has differences from
     """
-    several = collected.rows["campaign"].nunique() > 1
-    keys = collected.rows[["campaign", "model"]].drop_duplicates()
+    keys = dict.fromkeys((row.campaign, row.model) for row in collected.table)
+    several = len({campaign for campaign, _ in keys}) > 1
     made = []
-    for campaign, model in keys.itertuples(index=False):
+    for campaign, model in keys:
         body = make_lines(collected, summary, campaign=campaign, model=model)
         measured = sorted({i for line in body for i in line.summary})
         known = {i: collected.quantities[i] for i in measured}
@@ -61,10 +64,14 @@ def make_sections(
     return tuple(made)
 
 
-def rank_table(averages: pd.DataFrame) -> Table:
+def rank_table(averages: Sequence[Average]) -> Table:
     """The average ranks over the campaign, drawn; a kind that nobody is ranked in has no column."""
     kinds = {"average": "Average rank ↓", "perplexity": "Perplexity", "zeroshot": "Zero-shot"}
-    kinds = {kind: title for kind, title in kinds.items() if averages[kind].notna().any()}
+    kinds = {
+        kind: title
+        for kind, title in kinds.items()
+        if any(not math.isnan(getattr(line, kind)) for line in averages)
+    }
     header = ("Method", *kinds.values(), "Ranked in", "Lost cells")
     rows = tuple(
         (
@@ -73,7 +80,7 @@ def rank_table(averages: pd.DataFrame) -> Table:
             Cell(f"{line.ranked} of {line.comparisons}"),
             Cell(str(line.failed)),
         )
-        for line in averages.itertuples()
+        for line in averages
     )
     return Table("Average ranks", "", header, ("left", *["right"] * (len(header) - 1)), rows)
 
@@ -243,22 +250,21 @@ def _compact(known: Quantities, body: Sequence[Line], show: Callable) -> Table:
     return draw("", "", shown, body)
 
 
-def _is_of(record: Mapping[str, Any], campaign: str, model: str) -> bool:
-    return record["cell"]["campaign"] == campaign and record["cell"]["model"] == model
+def _is_of(record: Record, campaign: str, model: str) -> bool:
+    return (record.cell.campaign, record.cell.model) == (campaign, model)
 
 
-def _lead(records: Sequence[Mapping[str, Any]]) -> str:
+def _lead(records: Sequence[Record]) -> str:
     """The model in one line."""
-    models = [record["model"] for record in records if record.get("model")]
-    if not models:
+    model = next((record.model for record in records if record.model), None)
+    if model is None:
         return ""
-    model = models[0]
-    parts = [f"{model['parameters_dense']:,} parameters"]
-    parts += [f"family {model['family']}"] if model.get("family") else []
-    if model["kind"] == "hub":
-        parts += [f"hub {model['source']} at {model.get('revision') or 'an unpinned revision'}"]
+    parts = [f"{model.parameters_dense:,} parameters"]
+    parts += [f"family {model.family}"] if model.family else []
+    if model.kind == "hub":
+        parts += [f"hub {model.source} at {model.revision or 'an unpinned revision'}"]
     else:
-        parts += [f"kind {model['kind']}"]
+        parts += [f"kind {model.kind}"]
     return ", ".join(parts)
 
 

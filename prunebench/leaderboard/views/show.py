@@ -9,24 +9,25 @@ from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
 from prunebench.leaderboard.numbers.quantities import KINDS, measurements
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
+from prunebench.record.form import Record
 
 
-def record_text(record: Mapping[str, Any]) -> str:
+def record_text(record: Record) -> str:
     """The record as a few short tables."""
-    reason = f": {record['reason']}" if record.get("reason") else ""
-    blocks = [formats.one_line(f"{cell_name(record)}: {record['status']}{reason}")]
+    reason = f": {record.reason}" if record.reason else ""
+    blocks = [formats.one_line(f"{cell_name(record)}: {record.status}{reason}")]
     blocks.append(_pairs(cell_facts(record)))
-    if record["status"] == "ok":
+    if record.status == "ok":
         blocks.append(_numbers(record))
-    if decision := kept_units(record.get("decision")):
+    if decision := kept_units(record.decision):
         blocks.append(_kept(decision))
     if missing := list(missing_parts(record)):
         blocks.append("Missing\n" + _grid(missing))
-    blocks.append("Provenance\n" + _pairs(origin(record["provenance"])))
+    blocks.append("Provenance\n" + _pairs(origin(record.provenance)))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _numbers(record: Mapping[str, Any]) -> str:
+def _numbers(record: Record) -> str:
     lines = []
     for found in sorted(measurements(record), key=lambda m: m.quantity):
         unit = KINDS[found.quantity.kind].unit

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import MARKS, Collected
 from prunebench.leaderboard.numbers.quantities import QUALITY
+from prunebench.leaderboard.numbers.rows import Row, Stats, stats_of
 from prunebench.leaderboard.views import formats
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Line:
 
     name: str
     sparsity: float = math.nan
-    row: Any = None
-    summary: Mapping[int, Any] = field(default_factory=dict)
+    row: Row | None = None
+    summary: Mapping[int, Stats] = field(default_factory=dict)
     status: str = ""
     reason: str = ""
     remarks: Mapping[int, str] = field(default_factory=dict)
@@ -106,17 +107,14 @@ def make_lines(
     Quality is the average rank over the quality columns, then the mean of the first of them;
     rows that are not ranked stand below those that are.
     """
-    rows = collected.rows
-    rows = rows[(rows["campaign"] == campaign) & (rows["model"] == model)]
-    by_row: dict[int, dict[int, Any]] = {row: {} for row in rows.index}
-    for stats in summary[summary["row"].isin(rows.index)].itertuples():
-        by_row[stats.row][stats.quantity] = stats
+    rows = [row for row in collected.table if (row.campaign, row.model) == (campaign, model)]
+    by_row = stats_of(summary)
     quality = [i for i, q in enumerate(collected.quantities) if q.kind in QUALITY]
     ordered = [
-        (_order(line, quality), line)
-        for row in rows.itertuples()
+        (_order(line, row, quality), line)
+        for row in rows
         if row.ok
-        for line in [Line(row.name, row.sparsity, row, by_row[row.Index])]
+        for line in [Line(row.name, row.sparsity, row, by_row.get(row.index, {}))]
     ]
     ordered += _lost_lines(collected.cells, rows)
     return [line for _, line in sorted(ordered, key=lambda item: item[0])]
@@ -153,13 +151,13 @@ def draw(title: str, caption: str, columns: Sequence[Column], body: Sequence[Lin
 
 def cells_ok(line: Line) -> int | None:
     """How many cells of the row have results."""
-    return line.row.ok
+    return None if line.row is None else line.row.ok
 
 
 def number_column(
     title: str,
     quantity: int,
-    show: Callable[[Any], str],
+    show: Callable[[Stats], str],
     *,
     bold: bool = True,
     marks: tuple[str, ...] = (),
@@ -181,33 +179,40 @@ def number_column(
     return Column(title, cell, "right", marks)
 
 
-def row_column(title: str, show: Callable[[Any], str], *, priority: int = 0) -> Column:
+def row_column(title: str, show: Callable[[Row], str], *, priority: int = 0) -> Column:
     """A column of what a row is, not of what was measured."""
     return Column(
         title, lambda line: Cell("" if line.row is None else show(line.row)), priority=priority
     )
 
 
-def _lost_lines(cells: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[tuple, Line]]:
+Order = tuple[float, int, float, float, str, str]
+
+
+def _lost_lines(cells: pd.DataFrame, rows: Sequence[Row]) -> list[tuple[Order, Line]]:
     """Cells without results, one line per row and reason, with their sort keys."""
-    cells = cells[cells["row"].isin(rows.index) & (cells["status"] != "ok")]
+    by_index = {row.index: row for row in rows}
+    seeds: dict[tuple[int, str, str], list[int]] = {}
+    columns = (cells[name].tolist() for name in ("row", "status", "reason", "seed"))
+    for index, status, reason, seed in zip(*columns, strict=True):
+        if index in by_index and status != "ok":
+            seeds.setdefault((index, status, reason), []).append(seed)
     found = []
-    for (index, status, reason), group in cells.groupby(["row", "status", "reason"], sort=True):
-        row = rows.loc[index]
-        text = f"{status}: {formats.shorten(reason, REASON_WIDTH)}"
-        text += f" ({formats.seeds(group['seed'].tolist())})"
-        key = (row["sparsity"], 3, 0.0, 0.0, row["name"], text)
-        found.append((key, Line(row["name"], row["sparsity"], status=status, reason=text)))
+    for (index, status, reason), own in sorted(seeds.items()):
+        row = by_index[index]
+        text = f"{status}: {formats.shorten(reason, REASON_WIDTH)} ({formats.seeds(own)})"
+        key = (row.sparsity, 3, 0.0, 0.0, row.name, text)
+        found.append((key, Line(row.name, row.sparsity, status=status, reason=text)))
     return found
 
 
-def _order(line: Line, quality: Sequence[int]) -> tuple:
+def _order(line: Line, row: Row, quality: Sequence[int]) -> Order:
     """Dense first; then ranked rows by quality; then those that are not ranked."""
     average = average_rank(line, quality)
     first = next((line.summary[i].mean for i in quality if i in line.summary), math.inf)
-    tier = int(line.row.recovery) if line.sparsity == 0 else 1 if line.row.ranked else 2
+    tier = int(row.recovery) if line.sparsity == 0 else 1 if row.ranked else 2
     average = math.inf if math.isnan(average) else average
-    return line.sparsity, tier, average, first, line.name, line.row.Index
+    return line.sparsity, tier, average, first, line.name, f"{row.index:09}"
 
 
 def _target(line: Line) -> str:

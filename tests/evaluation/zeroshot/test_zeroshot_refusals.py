@@ -10,7 +10,7 @@ import pytest
 from zeroshot_documents import local_source, run
 
 from prunebench.errors import Invalid
-from prunebench.evaluation.zeroshot import ITEMS
+from prunebench.evaluation.zeroshot import ITEMS, outcomes
 from prunebench.text.source import Source
 
 
@@ -74,14 +74,15 @@ def test_a_wrong_batch_size_is_refused(batch_size: Any, tmp_path: Path) -> None:
         run(None, None, None, tmp_path, batch_size=batch_size)
 
 
-def test_dense_outcomes_of_another_limit_or_suite_are_refused_before_scoring(
+def test_outcomes_of_another_limit_or_harness_are_not_compared(
     model: Any, tokenizer: Any, local: Source, tmp_path: Path
 ) -> None:
-    run(model, tokenizer, local, tmp_path / "dense", limit=2)
-    dense = tmp_path / "dense" / ITEMS
-    with pytest.raises(Invalid, match="its limit is 2, this evaluation's is 3"):
-        run(None, None, local, tmp_path, limit=3, dense_items=dense)
-    with pytest.raises(Invalid, match="its suite is 'zeroshot/7'"):
-        run(None, None, local, tmp_path, limit=2, suite="zeroshot/pat14", dense_items=dense)
+    for limit in (2, 3):
+        run(model, tokenizer, local, tmp_path / str(limit), limit=limit)
+    two, three = (outcomes.read(tmp_path / limit / ITEMS) for limit in ("2", "3"))
+    with pytest.raises(Invalid, match=r"numbers of items differ \(2, 3\)"):
+        outcomes.paired(two, three)
+    with pytest.raises(Invalid, match="scored by .*'version': '0'"):
+        outcomes.paired({**two, "harness": {"name": "lm-eval", "version": "0"}}, two)
     with pytest.raises(Invalid, match="do not exist"):
-        run(None, None, local, tmp_path, dense_items=tmp_path / "absent.json.gz")
+        outcomes.paired(tmp_path / "absent.json.gz", two)

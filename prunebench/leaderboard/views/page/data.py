@@ -11,6 +11,7 @@ from prunebench.leaderboard.numbers.quantities import KINDS
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
 from prunebench.leaderboard.views.fronts import Axis, Front
+from prunebench.record.form import Provenance, Record
 
 MOST_POINTS = 400  # of a curve: more than a screen can show
 MOST_VALUES = 20_000  # of a method's plot; a larger one stays in the record
@@ -20,7 +21,7 @@ def page_data(report: Any, fronts: Sequence[Front]) -> dict[str, Any]:
     """Everything that the page's script draws."""
     collected = report.collected
     records = collected.records
-    provenances = sorted({_text(record["provenance"]) for record in records})
+    provenances = sorted({_origin_text(record) for record in records})
     places = {text: i for i, text in enumerate(provenances)}
     values: dict[int, list[list[Any]]] = {}
     for entry in collected.values.itertuples():
@@ -31,9 +32,9 @@ def page_data(report: Any, fronts: Sequence[Front]) -> dict[str, Any]:
     return {
         "fronts": [_front(front) for front in fronts],
         "quantities": [described(quantity) for quantity in collected.quantities],
-        "provenances": [origin(json.loads(text)) for text in provenances],
+        "provenances": [origin(Provenance.model_validate_json(text)) for text in provenances],
         "cells": [
-            _cell(record, sorted(values.get(i, [])), places[_text(record["provenance"])])
+            _cell(record, sorted(values.get(i, [])), places[_origin_text(record)])
             for i, record in enumerate(records)
         ],
     }
@@ -97,19 +98,19 @@ def _front(front: Front) -> dict[str, Any]:
     }
 
 
-def _cell(record: Mapping[str, Any], values: list[list[Any]], provenance: int) -> dict[str, Any]:
-    notes = record.get("method_notes") or {}
+def _cell(record: Record, values: list[list[Any]], provenance: int) -> dict[str, Any]:
+    notes = record.method_notes or {}
     kinds = {key: drawable(note) for key, note in sorted(notes.items())}
     return {
         "name": cell_name(record),
-        "status": record["status"],
-        "reason": record.get("reason") or "",
+        "status": record.status,
+        "reason": record.reason or "",
         "facts": cell_facts(record),
         "values": values,
         "missing": [list(part) for part in missing_parts(record)],
         "provenance": provenance,
-        "decision": kept_units(record.get("decision")),
-        "curve": thinned((record.get("tuning") or {}).get("loss") or []),
+        "decision": kept_units(record.decision),
+        "curve": thinned((record.tuning.loss if record.tuning else None) or []),
         "plots": [{**_plot(notes[key], kind), "key": key} for key, kind in kinds.items() if kind],
         "notes": [[key, _text(notes[key])[:2000]] for key, kind in kinds.items() if not kind],
     }
@@ -126,6 +127,10 @@ def _plot(note: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "y_label": str(note.get("y_label", "")),
         "series": {name: thinned(points) for name, points in note["series"].items()},
     }
+
+
+def _origin_text(record: Record) -> str:
+    return _text(record.provenance.model_dump(exclude_unset=True))
 
 
 def _text(value: Any) -> str:

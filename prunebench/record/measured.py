@@ -1,0 +1,243 @@
+"""What is measured of a model, as its record has it: perplexity, accuracy, size, speed, cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, Tag
+
+from prunebench.record.parts import (
+    EITHER,
+    Amount,
+    Bos,
+    Closed,
+    Count,
+    Lost,
+    Part,
+    Share,
+    Size,
+)
+
+
+class Perplexity(Closed):
+    """One perplexity under one protocol."""
+
+    status: Literal["ok"] = Field(description="ok when it was measured.")
+    reason: None = Field(None, description="Null when it was measured.")
+    value: Annotated[float, Field(gt=0)] | None = Field(
+        description="exp of the mean loss of a token; null where that is too large for a float."
+    )
+    nll: Amount | None = Field(None, description="Mean loss of a token in nats.")
+    nll_stderr: Amount | None = Field(None, description="Its standard error over windows.")
+    tokens: Size = Field(description="Number of predicted tokens.")
+    items: Count | None = Field(None, description="Number of windows or documents.")
+    mode: Literal["windows", "documents"] = Field(
+        "windows", description="One stream of text cut into windows, or each document by itself."
+    )
+    corpus: str = Field(description="Name of the corpus.")
+    split: str = Field(description="Split of the corpus.")
+    length: Size = Field(description="Length of a window in tokens.")
+    limit: int | None = Field(
+        description="Windows or documents that the run was limited to; null for the whole text."
+    )
+    data_sha256: str | None = Field(None, description="Digest of the text.")
+    bos: Bos = Field("text", description="Where BOS stood: once before the text, before every "
+                     "window, or nowhere.")  # fmt: skip
+    truncated: Count | None = Field(
+        None, description="Documents that were longer than that; null for windows."
+    )
+    batch_size: Count | None = Field(None, description="Windows or documents that ran at once.")
+    attention: str | None = Field(None, description="Attention implementation of the model.")
+    dtype: str | None = Field(None, description="Type of its weights.")
+    device: str | None = Field(None, description="Device if not the provenance's.")
+    tokens_per_s: Amount | None = Field(None, description="Speed of the evaluation.")
+    wall_s: Amount | None = Field(None, description="Duration of the evaluation.")
+
+
+class Difference(Part):
+    """A difference from another cell, paired item by item."""
+
+    difference: float | None = Field(description="This minus the other.")
+    low: float | None = Field(description="Lower end of its 95 % interval.")
+    high: float | None = Field(description="Upper end of its 95 % interval.")
+    mcnemar_p: Share | None = Field(None, description="p of McNemar's test.")
+
+
+MaybeDifference = (
+    Annotated[Annotated[Difference, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+)
+
+
+class Task(Part):
+    """Accuracy on one task."""
+
+    status: Literal["ok"] = Field(description="ok when the task was run.")
+    reason: None = Field(None, description="Null when the task was run.")
+    metric: str = Field(description="Which accuracy value is (acc or acc_norm).")
+    value: Share = Field(description="The accuracy that counts.")
+    stderr: Amount | None = Field(None, description="Its standard error over items.")
+    acc: Share | None = Field(None, description="Accuracy.")
+    acc_norm: Share | None = Field(None, description="Length-normalised accuracy.")
+    items: Size = Field(description="Number of items.")
+    truncated: Count | None = Field(
+        None,
+        description="Items of which the harness cut the beginning because they did not fit.",
+    )
+    chance: Share | None = Field(None, description="Accuracy of guessing.")
+    version: JsonValue = Field(None, description="The harness's version of the task.")
+    hash: str | None = Field(None, description="Digest of the prompts.")
+    versus_dense: MaybeDifference = Field(None, description="Difference from dense.")
+    versus_reference: MaybeDifference = Field(
+        None, description="Difference from the campaign's reference row."
+    )
+
+
+class Harness(Part):
+    """The program that scored."""
+
+    name: str = Field(description="Name of the harness.")
+    version: str = Field(description="Version of the harness.")
+
+
+class Zeroshot(Closed):
+    """Zero-shot accuracies of a suite."""
+
+    status: Literal["ok"] = Field(description="ok when the suite was run.")
+    reason: str | None = Field(None, description="Null when the suite was run.")
+    suite: str = Field(description="Key of the suite.")
+    limit: int | None = Field(
+        description="Items per task that the run was limited to; null for all of them."
+    )
+    mean: Share | None = Field(description="Plain mean over the tasks; null if one is missing.")
+    mean_stderr: Amount | None = Field(None, description="Its standard error over items.")
+    mean_chance: Share | None = Field(None, description="Mean chance level.")
+    mean_above_chance: float | None = Field(None, description="Mean minus chance level.")
+    device: str | None = Field(None, description="Device if not the provenance's.")
+    wall_s: Amount | None = Field(None, description="Duration of the evaluation.")
+    bos: bool | None = Field(None, description="Whether prompts began with the tokenizer's BOS.")
+    batch_size: list[int] | None = Field(
+        None, description="Requests that ran at once; several where the harness changed it."
+    )
+    attention: str | None = Field(None, description="Attention implementation of the model.")
+    dtype: str | None = Field(None, description="Type of its weights.")
+    items_file: str | None = Field(None, description="File with the outcome of each item.")
+    versus_dense: MaybeDifference = Field(None, description="The mean's difference from dense.")
+    versus_reference: MaybeDifference = Field(
+        None, description="The mean's difference from the campaign's reference row."
+    )
+    harness: Harness = Field(description="What scored it, with its version.")
+    tasks: dict[
+        str,
+        Annotated[Annotated[Task, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER],
+    ] = Field(description="One entry per task, under the task's name.")
+
+
+class Quartiles(Part):
+    """A repeated timing."""
+
+    median: Amount = Field(description="Median.")
+    q25: Amount | None = Field(None, description="First quartile.")
+    q75: Amount | None = Field(None, description="Third quartile.")
+    n: Count | None = Field(None, description="Number of repeats.")
+
+
+class Speedup(Part):
+    """A speed-up over dense; above 1 is faster."""
+
+    ratio: Amount | None = Field(description="Dense time over this time.")
+    low: Amount | None = Field(None, description="Lower end of its 95 % interval.")
+    high: Amount | None = Field(None, description="Upper end of its 95 % interval.")
+    limit: Amount | None = Field(
+        None,
+        description="Ratio of MACs (prefill) or of bytes read (decode): no faster is possible.",
+    )
+    share_of_limit: Amount | None = Field(None, description="ratio / limit.")
+
+
+MaybeSpeedup = (
+    Annotated[Annotated[Speedup, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+)
+
+
+class Point(Part):
+    """What was measured at one named point (batch, prompt length, new tokens)."""
+
+    name: str = Field(description="Name of the point.")
+    status: str = Field("ok", description="Missing or ok unless the point failed.")
+    reason: str | None = Field(None, description="Why the point is missing.")
+    batch: Size = Field(description="Sequences at once.")
+    prompt: Size = Field(description="Tokens of the prompt.")
+    new: Count | None = Field(description="Tokens that are generated.")
+    prefill_ms: Quartiles | None = Field(None, description="Time of the prompt.")
+    decode_ms_per_token: Quartiles | None = Field(None, description="Time of a new token.")
+    peak_allocated_mib: Amount | None = Field(None, description="Peak memory.")
+    kv_cache_mib: Amount | None = Field(None, description="Memory of the KV cache.")
+    prefill_speedup: MaybeSpeedup = Field(None, description="Prefill against dense.")
+    decode_speedup: MaybeSpeedup = Field(None, description="Decode against dense.")
+    missing: dict[str, str] = Field(
+        default_factory=dict, description="Figures that could not be had, with their reasons."
+    )
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing was measured there."""
+        return self.status in ("failed", "skipped")
+
+
+class Profile(Part):
+    """Size, latency and memory of the model."""
+
+    status: Literal["ok"] = Field(description="ok when it was measured.")
+    device: str = Field(description="The device and its threads.")
+    shared_device: bool | None = Field(
+        None, description="Whether another process used the device meanwhile; marks the row."
+    )
+    parameters: Count | None = Field(None, description="Number of parameters.")
+    decoder_parameters: Count | None = Field(None, description="Those in decoder blocks.")
+    embedding_parameters: Count | None = Field(None, description="Those in embeddings and head.")
+    aligned_to: Count | None = Field(
+        None, description="Largest number that divides all widths of the decoder's matrices."
+    )
+    weights_mib: Amount | None = Field(None, description="Memory of the weights.")
+    disk_mib: Amount | None = Field(None, description="Size of the saved weights.")
+    attention: str | None = Field(None, description="Attention implementation of the model.")
+    dtype: str | None = Field(None, description="Type of its weights.")
+    macs: Annotated[int | float, Field(ge=0)] | None = Field(
+        None, description="Multiply-accumulates of one forward pass of `macs_length` tokens."
+    )
+    macs_length: Count | None = Field(None, description="Its length in tokens (batch 1).")
+    points: list[Point] = Field(description="One entry per named point.")
+
+
+class JobCost(Part):
+    """What one job used."""
+
+    status: Literal["ok"] = Field("ok", description="ok when it was measured.")
+    wall_s: Amount | None = Field(description="Duration of the job's work.")
+    attention: str | None = Field(None, description="Attention implementation of the model.")
+    dtype: str | None = Field(None, description="Type of its weights.")
+    forward_tokens: Count | None = Field(None, description="Tokens through the forward pass.")
+    backward_tokens: Count | None = Field(None, description="Tokens through the backward pass.")
+    peak_device_mib: Amount | None = Field(None, description="Peak device memory; null on the CPU.")
+    peak_device_reserved_mib: Amount | None = Field(
+        None, description="The same, with what the allocator held in reserve."
+    )
+    peak_host_mib: Amount | None = Field(None, description="Peak host memory.")
+    energy_j: Amount | None = Field(
+        None, description="Energy of the whole device; null where no driver gives it."
+    )
+
+
+MaybeJobCost = (
+    Annotated[Annotated[JobCost, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+)
+
+
+class Cost(Closed):
+    """What it cost to make the model."""
+
+    status: Literal["ok"] = Field("ok", description="ok when the cost was measured.")
+    prune: MaybeJobCost = Field(description="The pruning job.")
+    recover: MaybeJobCost = Field(
+        None, description="The recovery job; null when the cell has none."
+    )
