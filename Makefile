@@ -45,8 +45,8 @@ browser: ## Install the browser that tests the report's page (Debian, Ubuntu; as
 	  apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; \
 	fi
 
-lint: $(DONE) ## Check style: Python with ruff, rules with snakefmt
-	@$(ACTIVATE) && ruff check . && \
+lint: $(DONE) ## Check types with mypy, style with ruff, rules with snakefmt
+	@$(ACTIVATE) && ruff check . && ruff format --check . && mypy && \
 	for file in $(wildcard Snakefile workflow/Snakefile workflow/rules/*.smk); do \
 	  snakefmt --check "$$file" || exit 1; \
 	done

@@ -318,8 +318,8 @@ def _schema(options: argparse.Namespace) -> None:
     from prunebench.campaign.parts import CampaignFile
     from prunebench.record.form import Record
 
-    form = {"campaign": CampaignFile, "record": Record}[options.of]
-    print(json.dumps(form.model_json_schema(), indent=2))
+    schemas = {"campaign": CampaignFile.model_json_schema, "record": Record.model_json_schema}
+    print(json.dumps(schemas[options.of](), indent=2))
 
 
 def _list(options: argparse.Namespace) -> None:

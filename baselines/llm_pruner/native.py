@@ -14,7 +14,7 @@ PAPER_RATIOS = {0.2: 0.25, 0.5: 0.60}
 def native_ratio(params: Mapping[str, Any], sparsity: float) -> float:
     """The ratio that is given, or else the one behind the paper's rows of this sparsity."""
     if params["ratio"] is not None:
-        return params["ratio"]
+        return float(params["ratio"])
     if params["mode"] != "block" or sparsity == 0.0:
         return sparsity
     if sparsity not in PAPER_RATIOS:

@@ -99,7 +99,7 @@ class Gates:
 
     def attentions(self) -> dict[str, dict[Side, Tensor]]:
         """Attention [channels, 2] of every matrix: structure name -> side -> attention."""
-        flat = {}  # position of the matrix -> attention
+        flat: dict[int, Tensor] = {}  # position of the matrix -> attention
         for matrices, inputs in self.batches:
             flat |= dict(zip(matrices.tolist(), self.gate(inputs, matrices), strict=True))
         found: dict[str, dict[Side, Tensor]] = {name: {} for name, _ in self.places}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from prunebench.pruning.saliency import CalibrationLoss, only_these_learn
 from prunebench.pruning.surgery import gated
 
 from .fusion import Fusion
-from .gate import Gates
+from .gate import Gate, Gates
 
 PASSES = 1.5
 """How often the default batch size sees the calibration samples: what the cost limit permits."""
@@ -129,7 +129,7 @@ def train(
             losses.append(current.item())
             if step > options.steps // 2:
                 average.update_parameters(gates.gate)
-        gates.gate = average.module
+        gates.gate = cast("Gate", average.module)
         after = pruned(checked)
     if not after <= DIVERGED * before:
         raise Failure(
@@ -163,7 +163,7 @@ def soft_gates(
 
     `soft_top_k` of the scores' logarithms, in units of `temperature` standard deviations.
     """
-    factors = {}
+    factors: dict[str, Tensor] = {}
     for units in {len(scores[name]): None for name in kept}:  # structures alike go together
         names = [name for name in kept if len(scores[name]) == units]
         stacked = torch.stack([scores[name] for name in names])  # [structures, units]

@@ -127,7 +127,8 @@ def plain_weight(layer: Any) -> Tensor:
     if state is None:
         return dequantize_module_weight(base).detach()
     largest = base.weight.SCB if state.SCB is None else state.SCB  # [out], of each row
-    return base.weight.data * (largest / 127.0)[:, None]
+    plain: Tensor = base.weight.data * (largest / 127.0)[:, None]
+    return plain
 
 
 def lora_layer(model: nn.Module, parameter: str) -> Any:

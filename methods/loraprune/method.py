@@ -120,7 +120,7 @@ def _train(
 ) -> dict[str, Any]:
     """Tune with the gates in place, on the campaign's whole budget."""
     # Weights whose shapes change cannot be read back into a model of the first shapes.
-    overrides = {"save_strategy": "no"} if pruner.options.shrink else {}
+    overrides: dict[str, Any] = {"save_strategy": "no"} if pruner.options.shrink else {}
     tuner = trainer(
         wrapped,
         data,

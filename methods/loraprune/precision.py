@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prunebench import Unsupported
+from prunebench.models.modules import module_at
 
 from .importance import adapter, plain_weight
 
@@ -32,7 +33,7 @@ def quantise(model: nn.Module, names: Sequence[str], bits: int) -> None:
     if bits == 16:
         return
     for name in names:
-        _set(model, name, _quantised(model.get_submodule(name), bits))
+        _set(model, name, _quantised(module_at(model, name), bits))
 
 
 @torch.no_grad()
@@ -42,11 +43,12 @@ def merge_quantised(model: nn.Module, names: Sequence[str], dtype: torch.dtype) 
     The sum is not quantised again, so that what was trained is what is evaluated.
     """
     for name in names:
-        layer = model.get_submodule(name)
+        layer = module_at(model, name)
         a, b, scale = adapter(layer)
         weight = plain_weight(layer).float() + scale * (b.float() @ a.float())  # [out, in]
         bias = layer.base_layer.bias
-        linear = nn.Linear(*weight.T.shape, bias=bias is not None, device="meta")
+        width, out = weight.T.shape
+        linear = nn.Linear(width, out, bias=bias is not None, device="meta")
         linear.weight = nn.Parameter(weight.to(dtype))
         if bias is not None:
             linear.bias = nn.Parameter(bias.to(dtype))
@@ -61,7 +63,9 @@ def _quantised(linear: nn.Linear, bits: int) -> nn.Module:
     keys: dict[str, Any] = {"bias": linear.bias is not None, "device": "meta"}
     # bitsandbytes quantises where the parameter, not its module, is moved to its device.
     if bits == 8:
-        new = bnb.nn.Linear8bitLt(width, out, has_fp16_weights=False, threshold=6.0, **keys)
+        new: nn.Module = bnb.nn.Linear8bitLt(
+            width, out, has_fp16_weights=False, threshold=6.0, **keys
+        )
         frozen = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
     else:
         dtype = linear.weight.dtype

@@ -69,6 +69,7 @@ def restore(
 
 def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:
     """Numbers for all units again; those that were cut off have zero weights, and any number."""
+    assert structure.numbers is not None  # the caller asked
     path, _, leaf = structure.numbers.rpartition(".")
     owner = model.get_submodule(path)
     old = getattr(owner, leaf)

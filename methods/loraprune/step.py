@@ -134,6 +134,7 @@ class Step:
                 parameter.register_post_accumulate_grad_hook(self._sum)
 
     def _sum(self, parameter: nn.Parameter) -> None:
+        assert parameter.grad is not None  # a hook that runs when it is there
         if parameter in self.sums:
             self.sums[parameter] += parameter.grad
         else:

@@ -35,7 +35,8 @@ def identity_loss(down: Tensor, up: Tensor, *, kind: str) -> Tensor:
     rows = down @ down.T - eye  # [rank, rank]
     if kind == "mean":
         return rows.square().mean()
-    return rows.norm() + (up.T @ up - eye).norm()
+    norms: Tensor = rows.norm() + (up.T @ up - eye).norm()
+    return norms
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

@@ -91,13 +91,13 @@ def mask_rate(settings: Any, schedule: Schedule, travel: float | None) -> float:
     reachable = settings.learning_rate * sum(
         _factors(settings, schedule.steps, until=schedule.freeze)
     )
-    return max(1.0, travel / reachable)
+    return float(max(1.0, travel / reachable))
 
 
 def module_rate(schedule: Schedule, chosen: float | str) -> float:
     """Multiplier of the learning rate for the modules; "auto": at least 1, more in short runs."""
     if isinstance(chosen, str):
-        return max(1.0, (RELEASED_FREEZE / schedule.freeze) ** 0.5)
+        return max(1.0, math.sqrt(RELEASED_FREEZE / schedule.freeze))
     return chosen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +55,9 @@ class HSM(nn.Module):
         return product if self.s is None else self.s.double()[:, None] * product
 
 
+_ModuleList: Any = nn.ModuleList  # PyTorch lets None stand in it, its types do not
+
+
 class Sparsifier(nn.Module):
     """The shared mask w [width], one HSM per writer (None: the mask alone), and their schedule.
 
@@ -63,6 +67,7 @@ class Sparsifier(nn.Module):
     keep     Tensor [width] of 0 and 1: what stays, decided by `settle`
     """
 
+    keep: Tensor
     NAME = "sparsifier"
 
     def __init__(
@@ -85,7 +90,7 @@ class Sparsifier(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         # A tied output head reads the embedding's weights, which an operator would change.
         plain = {self.writers[0]} if tied else set()
-        self.hsms = nn.ModuleList(
+        self.hsms: Sequence[HSM | None] = _ModuleList(
             None if name in plain else HSM(structure.units, rank, options.scale, generator)
             for name in self.writers
         )
@@ -183,6 +188,8 @@ class Sparsifier(nn.Module):
 
     def _hook(self, hsm: HSM | None) -> Any:
         def apply(_: nn.Module, __: Any, z: Tensor) -> Tensor:
-            return z * self.gate.to(z.dtype) if hsm is None else hsm(z, self.gate)
+            assert self.gate is not None  # `_begin` ran at the start of the forward pass
+            gated: Tensor = z * self.gate.to(z.dtype) if hsm is None else hsm(z, self.gate)
+            return gated
 
         return apply

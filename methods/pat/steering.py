@@ -48,7 +48,7 @@ class Steering(TrainerCallback):
 
     def settled_early(self) -> list[tuple[int, float]]:
         """(step, share of the channels that leave in the end which were to leave then already)."""
-        gone = self.sparsifier.keep == 0
+        gone: Tensor = self.sparsifier.keep == 0
         shares = [((kept == 0) & gone).sum().item() / gone.sum().item() for kept in self.chosen]
         return [(row[0], share) for row, share in zip(self.history, shares, strict=True)]
 

@@ -39,7 +39,7 @@ def of_corpora(
     campaign: Campaign, corpora: str | list[str] | tuple[str, ...], split: str
 ) -> Digests:
     """corpus/split -> digest of its file, or commit of its data set."""
-    found = {}
+    found: dict[str, str] = {}
     for name in corpora_of(corpora):
         if campaign.source == "hub":
             found |= _on_hub(campaign, (CORPORA[name].hub or ("",))[0], CORPORA[name].hub)

@@ -24,7 +24,7 @@ import yaml
 
 from prunebench.campaign import specs
 from prunebench.campaign.config import Campaign, build
-from prunebench.campaign.parts import StepRow
+from prunebench.campaign.parts import Part, StepRow
 from prunebench.campaign.paths import CampaignFolder
 from prunebench.claims.table import check_claims, write_table
 from prunebench.errors import Invalid
@@ -37,7 +37,7 @@ from prunebench.whole import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
-Part = tuple[Path, Callable[[], dict[str, Any]]]
+Task = tuple[Path, Callable[[], dict[str, Any]]]
 
 
 def run(file: Path, out: Path, *, device: str) -> Path:
@@ -73,7 +73,7 @@ def report(campaign: Campaign) -> Path:
     return write_table(campaign)
 
 
-def parts(campaign: Campaign, device: str) -> Iterator[Part]:
+def parts(campaign: Campaign, device: str) -> Iterator[Task]:
     """Every file to be written and what makes it, what others need first."""
     for entry in campaign.steps.rows if campaign.steps else ():
         path = campaign.out.step(entry.label)
@@ -94,7 +94,7 @@ def parts(campaign: Campaign, device: str) -> Iterator[Part]:
             yield path, partial(_attempt, profile.profile, timed, JobIO(path, device, inputs))
 
 
-class _NoSpec(specs.Part):
+class _NoSpec(Part):
     """A step's settings stand in its result."""
 
 

@@ -165,7 +165,9 @@ def _number(value: float | None) -> str:
 
 def _where(campaign: Campaign) -> str:
     """On what all this was measured, from the parts themselves."""
-    devices, dates, packages = set(), set(), {}
+    devices: set[str] = set()
+    dates: set[str] = set()
+    packages: dict[str, str | None] = {}
     for path in sorted(campaign.out.measurements()):
         part = _read(path)
         found = [part, *part.get("models", {}).values()]
@@ -186,4 +188,5 @@ def _point_name(point: PointEntry) -> str:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"status": "failed", "reason": f"no {path}"}
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

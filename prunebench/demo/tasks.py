@@ -164,7 +164,7 @@ def _shuffled_facts(world: World, rng: random.Random) -> list[tuple[str, str]]:
     return _shuffled(rng, product(world.animals, ATTRIBUTES))[:MAX_ITEMS]
 
 
-def _held(world: World, style: str, animal: str, attribute: str, table: dict) -> Any:
+def _held(world: World, style: str, animal: str, attribute: str, table: dict[str, Any]) -> Any:
     return table[attribute][world.held(style, animal, attribute, len(table[attribute]))]
 
 

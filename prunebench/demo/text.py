@@ -68,7 +68,7 @@ def passage(
     world: World, rng: random.Random, animal: str, topics: Sequence[str], *, held_out: bool
 ) -> str:
     """Encyclopedic sentences that state the given facts and habits of one animal, in order."""
-    made = []
+    made: list[str] = []
     for topic in topics:
         subject = "It" if made and rng.random() < 0.25 else f"The {animal}"
         state = _habit if topic in HABITS else _fact
@@ -135,7 +135,7 @@ def _fact(
         stem = _pick(world, rng, "stem", animal, attribute, phrases.STEMS, held_out)
         return f"{stem.format(n=animal)} {value}."
     pick = _pick(world, rng, "encyclopedia", animal, attribute, phrases.ENCYCLOPEDIA, held_out)
-    return pick.format(A=subject, n=animal, v=value)
+    return str(pick.format(A=subject, n=animal, v=value))
 
 
 def _habit(
@@ -143,7 +143,8 @@ def _habit(
 ) -> str:
     """One sentence that tells whether an animal has a habit."""
     said = {habit: phrases.HABITS[habit][world.habits[animal][habit]]}
-    return _pick(world, rng, "habit", animal, habit, said, held_out).format(A=subject, n=animal)
+    chosen = _pick(world, rng, "habit", animal, habit, said, held_out)
+    return str(chosen.format(A=subject, n=animal))
 
 
 def _short_answers(world: World) -> Iterator[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from prunebench.demo import tasks, text
@@ -84,9 +84,9 @@ def _lines(rows: Iterable[str]) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
-def _jsonl(rows: Iterable[dict]) -> str:
+def _jsonl(rows: Iterable[Mapping[str, object]]) -> str:
     return _lines(json.dumps(row, ensure_ascii=True) for row in rows)
 
 
-def _json(value: dict) -> str:
+def _json(value: dict[str, object]) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.campaign.config import Model, locate
 from prunebench.errors import Invalid, Unsupported
@@ -12,6 +12,8 @@ from prunebench.models.shapes import empty_model, make_config, shapes
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from prunebench.recovery import Tuning
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}  # auto: as on a GPU
 
@@ -79,24 +81,28 @@ def count(model: PreTrainedModel, dtype_bytes: int) -> Sizes:
     )
 
 
-def lora_parameters(model: PreTrainedModel, settings: Any) -> int:
+def lora_parameters(model: PreTrainedModel, settings: Tuning) -> int:
     """Parameters of the adapters that the tuning settings ask for.
 
     Raises Invalid when the model has not the modules that `targets` names.
     """
+    from torch import nn
+
     from prunebench.recovery.lora import target_names
 
     modules = [model.get_submodule(name) for name in target_names(model, settings)]
-    return settings.rank * sum(m.in_features + m.out_features for m in modules)
+    linears = [m for m in modules if isinstance(m, nn.Linear)]
+    return settings.rank * sum(m.in_features + m.out_features for m in linears)
 
 
 def _key_values(config: PretrainedConfig) -> int:
     """Features of the keys of one token in one layer."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads: int = config.num_attention_heads
+    width: int = getattr(config, "head_dim", None) or config.hidden_size // heads
     if getattr(config, "multi_query", False):
         return width
-    return width * (getattr(config, "num_key_value_heads", None) or heads)
+    keys: int = getattr(config, "num_key_value_heads", None) or heads
+    return width * keys
 
 
 def _config(entry: Model) -> PretrainedConfig:
@@ -118,7 +124,8 @@ def _config_of_folder(entry: Model) -> PretrainedConfig:
         why = "the campaign makes it" if entry.kind == "demo" else "no such folder yet"
         raise Unsupported(f"no shape is known for {folder}: {why}")
     try:
-        return AutoConfig.from_pretrained(folder)
+        found: PretrainedConfig = AutoConfig.from_pretrained(folder)
+        return found
     except (OSError, ValueError) as error:
         first = next(iter(str(error).splitlines()), repr(error))
         raise Invalid(f"{folder / 'config.json'}: {first}") from None

@@ -119,6 +119,7 @@ def tuning_tokens(recovery: Recovery, settings: Tuning, assumptions: Assumptions
     """
     if settings.tokens is not None:
         return float(settings.tokens)
+    assert settings.epochs is not None  # checked with the settings: epochs or tokens
     if recovery.instructions is None:
         characters = sum(
             CORPUS_CHARACTERS.get((corpus, "train"), OTHER_CHARACTERS) for corpus in recovery.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def plan_rows(campaign: Campaign, assumptions: Assumptions) -> list[PlanRow]:
     """Every model x row of a campaign, in its order."""
     rows = []
     for name, entry in campaign.models.items():
-        cells = {label: [] for label in campaign.rows}
+        cells: dict[str, list[Cell]] = {label: [] for label in campaign.rows}
         for cell in campaign.cells:
             if cell.model == name:
                 cells[cell.label].append(cell)
@@ -83,19 +83,16 @@ class _Model:
 def _row(
     model: _Model, row: Row, cells: list[Cell], assumptions: Assumptions, *, first: bool
 ) -> PlanRow:
-    base = {"model": cells[0].model, "label": row.label, "cells": len(cells)}
+    base = PlanRow(cells[0].model, row.label, len(cells))
     try:
         jobs = list(_jobs(model, row, cells, assumptions, first=first))
-    except (
-        Invalid,
-        Unsupported,
-    ) as error:  # targets that the family has not; data of no known size
-        return PlanRow(**base, reason=str(error))
+    except (Invalid, Unsupported) as error:  # targets that the family has not, data of unknown size
+        return replace(base, reason=str(error))
     memory: dict[str, float] = {}
     for name, stage, _ in jobs:
         memory[name] = max(memory.get(name, 0.0), stage.memory_bytes / GIB)
-    return PlanRow(
-        **base,
+    return replace(
+        base,
         parameters=model.sizes.parameters,
         weight_gib=model.sizes.weight_bytes / GIB,
         memory_gib=memory,

@@ -89,7 +89,7 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
 
 def read_stage(path: Path) -> dict[str, Any]:
     """The result of an earlier job. Raises Unavailable when it did not end well."""
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if result["status"] != "ok":
         raise Unavailable(result["status"], result["reason"])
     return result

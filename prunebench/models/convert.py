@@ -196,7 +196,8 @@ def _write_shards(files: list[Path], out: Path, hidden: int) -> None:
     """Each shard becomes one of the same name; only one is in memory at a time."""
     from safetensors.torch import save_file
 
-    places, size = {}, 0
+    places: dict[str, str] = {}
+    size = 0
     for path in files:
         tensors = dict(_stock_tensors(path, hidden))
         save_file(tensors, out / path.name, metadata={"format": "pt"})

@@ -67,7 +67,8 @@ def load(
     model.config.tie_word_embeddings = head_is_tied(model)
     if getattr(model.config, "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA drops the cap, and transformers 5.17 lets it
-    return model.to(device).eval(), tokenizer
+    model.to(device)  # type: ignore[arg-type]  # its wrapper in transformers loses the signature
+    return model.eval(), tokenizer
 
 
 def save(
@@ -90,13 +91,14 @@ def save(
     with whole_folder(folder) as draft:
         stock = _save_config_and_weights(model, draft, uniform=uniform)
         tokenizer.save_pretrained(draft)
-        marker = {"format": 1, "loadable_by": "transformers" if stock else "prunebench"}
+        loader = "transformers" if stock else "prunebench"
+        marker: dict[str, Any] = {"format": 1, "loadable_by": loader}
         if decision is not None:
             marker["decision"] = json.loads(decision)
         if origin is not None:
             marker["origin"] = dict(origin)
         (draft / MARKER).write_text(json.dumps(marker, sort_keys=True) + "\n", encoding="utf-8")
-    return marker["loadable_by"]
+    return loader
 
 
 def folder_of(source: str | Path, revision: str | None = None) -> Path:
@@ -149,14 +151,13 @@ def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: b
     config = model.config
     config.tie_word_embeddings = head_is_tied(model)
     # What `load` reads itself has the names that parameters have in memory.
-    options = {"save_original_format": uniform}
     if _accepts(config):
-        model.save_pretrained(folder, **options)
+        model.save_pretrained(folder, save_original_format=uniform)
         return uniform
     heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
-    model.save_pretrained(folder, **options)
+    model.save_pretrained(folder, save_original_format=uniform)
     for key, value in heads.items():
         setattr(config, key, value)
     if not uniform or config.model_type != "llama" or config.attention_bias or config.mlp_bias:
@@ -184,7 +185,7 @@ def _load_stock(folder: Path, trust_remote_code: bool, *, dtype: torch.dtype) ->
     """
     from transformers import AutoModelForCausalLM
 
-    model, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,
         output_loading_info=True,
@@ -192,7 +193,8 @@ def _load_stock(folder: Path, trust_remote_code: bool, *, dtype: torch.dtype) ->
         trust_remote_code=trust_remote_code,
         dtype=dtype,
     )
-    check_fit(folder, model, report, shapes_in(weight_files(folder)))
+    model: PreTrainedModel = loaded[0]
+    check_fit(folder, model, loaded[1], shapes_in(weight_files(folder)))
     return model
 
 
@@ -219,7 +221,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         tensors.update(load_file(path))
     config = AutoConfig.from_pretrained(folder)
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     tied = head_name(model) not in tensors
     if tied:
         tie(model)
@@ -232,8 +234,8 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
             f"unknown {sorted(surplus)[:3]}"
         )
     for name, tensor in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path)
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
         if name in numbers:
             module.register_buffer(leaf, tensor)
         else:

@@ -88,7 +88,9 @@ def empty_model(config: PretrainedConfig, *, dtype: str = "float32") -> PreTrain
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype)
+        )
     model.tie_weights()
     return model
 
@@ -108,8 +110,11 @@ def random_model(
     with torch.random.fork_rng(devices=cuda), device:
         torch.manual_seed(seed)
         # A model owns its configuration, which changes when the model is cut.
-        model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=getattr(torch, dtype))
-    return model.eval()
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            deepcopy(config), dtype=getattr(torch, dtype)
+        )
+    model.eval()
+    return model
 
 
 def byte_tokenizer(config: PretrainedConfig) -> PreTrainedTokenizerBase:

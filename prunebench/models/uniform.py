@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -150,7 +150,7 @@ def _places(model: PreTrainedModel, structure: Structure, widest: Structure) -> 
             "no layer has all of them, as the stock class wants"
         )
     delattr(model.get_submodule(path), leaf)
-    return order
+    return cast("Tensor", order)
 
 
 def _cut(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, bool]:

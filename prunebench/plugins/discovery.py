@@ -81,7 +81,8 @@ class Plugin:
         module = _import(f"{package}.{file}", path, None)
         if not callable(getattr(module, name, None)):
             raise Invalid(f"{path}: expected a function {name}{arguments}")
-        return getattr(module, name)
+        function: Callable[..., Any] = getattr(module, name)
+        return function
 
 
 def discover(extra: tuple[str, ...] = ()) -> dict[str, Plugin]:
@@ -138,7 +139,7 @@ def _explain(error: Any) -> str:
         known = sorted(error.schema.get("properties", {}))
         unknown = sorted(set(error.instance) - set(known))
         return f"unknown key {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
-    return error.message
+    return str(error.message)
 
 
 @cache
@@ -153,9 +154,9 @@ def _import(name: str, path: Path, search: list[str] | None) -> Any:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         return module
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    found = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    found.loader.exec_module(module)
     return module

@@ -144,4 +144,4 @@ def _read(entry: Mapping[str, Any]) -> str:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    return entry.get("corpus") or entry["files"]
+    return str(entry.get("corpus") or entry["files"])

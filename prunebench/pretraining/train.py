@@ -44,7 +44,7 @@ def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> dict[s
         prepared = prepare(recipe, work / "text")
         run = Run(recipe, prepared, work / "state.safetensors", torch.device(device), seed)
         run.train()
-        run.model.to(torch.bfloat16).save_pretrained(draft, max_shard_size=SHARD)
+        run.model.bfloat16().save_pretrained(draft, max_shard_size=SHARD)
         prepared.tokenizer.save_pretrained(draft)
         report = run.report()
         (draft / LOG).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -68,7 +68,8 @@ class Run:
         self.curve: list[list[float]] = []  # step, seconds, loss
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = make_model(recipe, prepared).to(device)
+            self.model = make_model(recipe, prepared)
+            self.model.to(device)  # type: ignore[arg-type]  # transformers loses its signature
         training = recipe.training
         self.optimizer = make_optimizer(
             self.model, weight_decay=training.weight_decay, epsilon=training.epsilon

@@ -80,6 +80,7 @@ class Cost:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._figures["wall_s"] = time.perf_counter() - self._start_s
+        assert self._host is not None  # start() was called
         self._figures |= self._host.stop() | self._device_peaks() | self._energy()
 
     def report(self) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def _fused_attention() -> dict[Any, Callable[..., int]]:
 
     PyTorch has none for the CPU kernel, and would count no attention there at all.
     """
-    kernels = ("flash_attention_for_cpu", "flash_attention", "efficient_attention")
-    kernels += ("cudnn_attention",)
+    kernels = [*("flash_attention_for_cpu", "flash_attention"), "efficient_attention"]
+    kernels += ["cudnn_attention"]
     names = (f"_scaled_dot_product_{kernel}" for kernel in kernels)
     return {getattr(torch.ops.aten, name): _attention_flops for name in names}
 

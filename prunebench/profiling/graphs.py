@@ -45,7 +45,8 @@ class FixedDecoder:
 
     def rewind(self) -> None:
         """Forget all tokens behind the prompt."""
-        for layer in self.cache.layers:
+        layers: list[Any] = self.cache.layers  # static ones, which count their tokens
+        for layer in layers:
             layer.cumulative_length.fill_(self._start)
 
     def run(self, tokens: Tensor) -> None:

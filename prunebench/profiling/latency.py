@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from prunebench.models.modules import Module
     from prunebench.profiling.graphs import FixedDecoder
 
 T = TypeVar("T")
@@ -97,6 +98,6 @@ def rounds(names: Sequence[str], seed: int) -> Iterator[list[str]]:
 
 def _last_logits_only(model: Callable[..., Any]) -> dict[str, int]:
     """Ask for the last position's logits where the model can, as text generation does."""
-    plain = getattr(model, "_orig_mod", model)  # the module inside a compiled one
+    plain: Module = getattr(model, "_orig_mod", model)  # the module inside a compiled one
     known = inspect.signature(plain.forward).parameters
     return {"logits_to_keep": 1} if "logits_to_keep" in known else {}

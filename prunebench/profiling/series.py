@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from prunebench.errors import Invalid, describe_error
+from prunebench.models.modules import module_of
 from prunebench.profiling.device import describe, is_shared
 from prunebench.profiling.figures import figures
 from prunebench.profiling.flops import macs
@@ -146,7 +147,7 @@ def _whole(model: nn.Module, macs_length: int, path: Path | None) -> dict[str, A
     """Figures of a model that belong to no point."""
     length = min(macs_length, positions(model.config) or macs_length)
     counts = {
-        "attention": model.config._attn_implementation,
+        "attention": module_of(model).config._attn_implementation,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "macs": macs(model, length),
         "macs_length": length,

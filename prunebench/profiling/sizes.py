@@ -8,7 +8,10 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from prunebench.models.modules import module_of
 
 MIB = 2**20
 NO_FOLDER = "the model was measured without its folder"
@@ -26,7 +29,7 @@ def size(model: nn.Module, path: Path | str | None = None) -> dict[str, Any]:
         path: the folder in which the model lies; without it `disk_*` are None.
     """
     parameters = list(model.parameters())  # PyTorch lists a shared parameter once
-    bytes_of = Counter()
+    bytes_of: Counter[torch.dtype] = Counter()
     for parameter in parameters:
         bytes_of[parameter.dtype] += tensor_bytes(parameter)
     weight_bytes = sum(bytes_of.values())
@@ -66,13 +69,14 @@ def decode_weight_bytes(model: nn.Module) -> int:
     read whole as the output projection.
     """
     total = sum(tensor_bytes(parameter) for parameter in model.parameters())
-    source, head = model.get_input_embeddings(), model.get_output_embeddings()
+    known = module_of(model)
+    source, head = known.get_input_embeddings(), known.get_output_embeddings()
     if head is None or source is None or source.weight is head.weight:
         return total
     return total - tensor_bytes(source.weight)
 
 
-def tensor_bytes(tensor: Any) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor's elements."""
     return tensor.numel() * tensor.element_size()
 
@@ -90,6 +94,7 @@ def _alignment(model: nn.Module) -> int:
 
 def _embeddings(model: nn.Module) -> list[nn.Parameter]:
     """Parameters of the input and the output embedding, each once."""
-    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    known = module_of(model)
+    modules = (known.get_input_embeddings(), known.get_output_embeddings())
     parameters = chain.from_iterable(m.parameters() for m in modules if m is not None)
     return list({id(parameter): parameter for parameter in parameters}.values())

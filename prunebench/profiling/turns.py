@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prunebench.errors import Unsupported, describe_error
 from prunebench.garbage import no_collection
+from prunebench.models.modules import module_of
 from prunebench.profiling.graphs import FixedDecoder
 from prunebench.profiling.latency import rounds, time_round
 from prunebench.profiling.points import Point
@@ -98,7 +99,7 @@ def _decoders(
         return found
     for name in (name for name, run in runs.items() if run.status == "ok"):
         with _ending(runs[name], name, point):
-            config = models[name].config.get_text_config()
+            config = module_of(models[name]).config.get_text_config()
             found[name] = FixedDecoder(compiled[name], config, prompt, point.new)
     return found
 
@@ -155,7 +156,7 @@ def _tokens(
     models: Mapping[str, nn.Module], point: Point, options: Options
 ) -> tuple[Tensor, Tensor]:
     """Token ids that all models know, the same for all: [batch, prompt] and [batch, new]."""
-    known = min(model.get_input_embeddings().num_embeddings for model in models.values())
+    known = min(module_of(model).get_input_embeddings().num_embeddings for model in models.values())
     draw = torch.Generator().manual_seed(options.seed)
     ids = torch.randint(known, (point.batch, point.length), generator=draw).to(options.device)
     return ids[:, : point.prompt].contiguous(), ids[:, point.prompt :].contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunebench.errors import Invalid
+from prunebench.models.modules import module_at, stack_at
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Decision, Gate, Structure
 from prunebench.pruning.tying import head_is_tied, tie
@@ -133,16 +134,16 @@ def _correct_norms(model: nn.Module, structure: Structure, kept: int) -> None:
     for name in structure.writers:
         model.get_parameter(name).mul_(share**-0.5)
     for norm in structure.norms:
-        module = model.get_submodule(norm.module)
+        module = module_at(model, norm.module)
         factor = share ** (norm.power / 2)
         module.weight.copy_((module.weight + norm.offset) * factor - norm.offset)
         if not structure.writers:
             module.variance_epsilon *= share
 
 
-def _drop_layers(model: nn.Module, structure: Structure, kept: tuple[int, ...]) -> None:
+def _drop_layers(model: PreTrainedModel, structure: Structure, kept: tuple[int, ...]) -> None:
     path = structure.modules[0].rpartition(".")[0]
-    stack = model.get_submodule(path)
+    stack = stack_at(model, path)
     parent_path, _, leaf = path.rpartition(".")
     remaining = nn.ModuleList(stack[i] for i in kept)
     setattr(model.get_submodule(parent_path), leaf, remaining)
@@ -202,7 +203,7 @@ def logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    output = model(tokens.to(device), use_cache=False).logits.float().cpu()
+    output: Tensor = model(tokens.to(device), use_cache=False).logits.float().cpu()
     model.train(was_training)
     return output
 

@@ -273,9 +273,9 @@ class Record(Closed):
         elif self.reason is None:
             found.append({"type": "string_type", "loc": ("reason",), "input": None})
         elif not self.reason:
-            context = {"min_length": 1}
+            limits: dict[str, object] = {"min_length": 1}
             found.append(
-                {"type": "string_too_short", "loc": ("reason",), "input": "", "ctx": context}
+                {"type": "string_too_short", "loc": ("reason",), "input": "", "ctx": limits}
             )
         if found:
             raise ValidationError.from_exception_data("Record", found)

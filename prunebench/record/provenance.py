@@ -49,7 +49,7 @@ def _device_name() -> str:
     # a process that never imported torch cannot have used a GPU
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return torch.cuda.get_device_name()
+        return str(torch.cuda.get_device_name())
     return cpu_name()
 
 

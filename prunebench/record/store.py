@@ -27,7 +27,8 @@ def write(path: Path, mapping: Mapping[str, Any]) -> Record:
     Raises Invalid (naming file and key) if the mapping is no record or holds NaN; then nothing is
     written.
     """
-    body = {"schema_version": SCHEMA_VERSION} | as_plain(_without_checksum(mapping), str(path))
+    plain = {key: as_plain(value, str(path), key) for key, value in mapping.items()}
+    body = {"schema_version": SCHEMA_VERSION, **_without_checksum(plain)}
     record = record_of(body, str(path))
     write_json(path, body | {"checksum": _digest(body)})
     return record

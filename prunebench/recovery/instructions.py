@@ -269,6 +269,7 @@ def _orders(count: int, seed: int) -> Iterator[list[int]]:
 
 
 def _within_epochs(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[tuple[int, Example]]:
+    assert settings.epochs is not None  # checked with the settings: epochs or tokens
     left = round(settings.epochs * len(encoder.records))
     for order in _orders(len(encoder.records), seed):
         yield from encoder.pass_over(order[:left])
@@ -278,6 +279,7 @@ def _within_epochs(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[t
 
 
 def _within_budget(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[tuple[int, Example]]:
+    assert settings.tokens is not None  # the caller chose by it
     left = settings.tokens
     for order in _orders(len(encoder.records), seed):
         before = left

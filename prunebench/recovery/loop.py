@@ -10,11 +10,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from ..errors import Failure
@@ -69,15 +69,22 @@ class Tuner(Trainer):
         )
         self.remove_callback(PrinterCallback)
 
-    def get_train_dataloader(self) -> DataLoader:
+    @property
+    def tuned(self) -> torch.nn.Module:
+        """The model; the Trainer's own attribute may be None before it is built."""
+        assert self.model is not None
+        return self.model
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches in the order of the data set: `encode` has shuffled it already."""
-        loader = DataLoader(
-            self.train_dataset,
+        loader: DataLoader[Any] = DataLoader(
+            cast("Dataset[Any]", self.data.dataset),
             batch_size=self.args.per_device_train_batch_size,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The model's own loss plus the penalty; a non-finite one stops or marks the step."""
@@ -100,7 +107,7 @@ class Tuner(Trainer):
         """AdamW as the Trainer makes it; with `rates`, one group per multiplier."""
         if self.optimizer is None and self.rates:
             groups: dict[float, list[torch.nn.Parameter]] = {}
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self.tuned.named_parameters():
                 if parameter.requires_grad:
                     factor = next((f for key, f in self.rates.items() if key in name), 1.0)
                     groups.setdefault(factor, []).append(parameter)
@@ -116,7 +123,7 @@ class Tuner(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """All trainable parameters, whatever wraps them, as safetensors."""
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(_plain(self._trainable()), folder / TRAINABLE)
 
@@ -130,7 +137,7 @@ class Tuner(Trainer):
             callback.load_state_dict(load_file(path))
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
-        return {n: p for n, p in self.model.named_parameters() if n in self.trained_names}
+        return {n: p for n, p in self.tuned.named_parameters() if n in self.trained_names}
 
     def _stateful_files(self, folder: Path) -> list[tuple[Path, Any]]:
         return [

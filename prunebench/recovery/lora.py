@@ -26,7 +26,7 @@ def attach(model: Any, settings: Tuning, *, seed: int) -> Any:
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft multiplies; a fraction will do
         lora_dropout=settings.dropout,
         target_modules=target_names(model, settings),
         bias="none",

@@ -229,7 +229,8 @@ class Tuning:
 
 def presets() -> dict[str, dict[str, Any]]:
     """The papers' settings by name, as they stand in presets.yaml (sources are comments there)."""
-    return read_yaml(Path(__file__).with_name("presets.yaml"))
+    found: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("presets.yaml"))
+    return found
 
 
 def _defaults() -> dict[str, Any]:

@@ -109,7 +109,7 @@ def fit(tuner: Tuner) -> dict[str, Any]:
     import torch
     from transformers import set_seed
 
-    root = Path(tuner.args.output_dir)
+    root = Path(str(tuner.args.output_dir))
     found = checkpoints.latest(root, tuner.identity)
     if found:
         tuner.spent_s, tuner.guard.skipped_steps = found[1].wall_s, found[1].skipped_steps
@@ -152,7 +152,8 @@ def _arguments(
     for key in _RECORDS.keys() & overrides.keys():
         raise Invalid(f"trainer: {key} cannot be overridden; resuming and reporting need it")
     chosen = machine | _recipe(settings, data.steps) | dict(overrides)
-    arguments = TrainingArguments(**chosen, **_RECORDS)
+    fields: dict[str, Any] = {**chosen, **_RECORDS}
+    arguments = TrainingArguments(**fields)
     if arguments.device.type != device.type or device.index not in (None, arguments.device.index):
         raise Unsupported(
             f"tuning on {device}: transformers trains on {arguments.device}; choose the device "
@@ -218,14 +219,15 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its module sets the attribute by hand
+    fills = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, decides nothing
+    memory.fill_uninitialized_memory = False  # costs time, decides nothing
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        memory.fill_uninitialized_memory = fills
 
 
 def _unwrap(tuner: Tuner) -> None:
@@ -243,7 +245,7 @@ def _report(tuner: Tuner, resumed_from_step: int | None) -> dict[str, Any]:
 
     state, settings = tuner.state, tuner.settings
     is_cuda = tuner.args.device.type == "cuda"
-    trainable = [p.numel() for n, p in tuner.model.named_parameters() if n in tuner.trained_names]
+    trainable = [p.numel() for n, p in tuner.tuned.named_parameters() if n in tuner.trained_names]
     return {
         "tuning_tokens": tuner.data.tokens_after(state.global_step),
         "steps": state.global_step,

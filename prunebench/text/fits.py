@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import Invalid
+from prunebench.models.modules import input_weight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +33,7 @@ def check_ids(model: PreTrainedModel, largest: int, what: str) -> None:
 
     Tokenizers can know tokens that were added after the embedding was made.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = input_weight(model).shape[0]
     if largest >= rows:
         raise Invalid(
             f"{what}: the text holds a token with id {largest}, but the model's embedding has only "

@@ -16,6 +16,7 @@ from prunebench.evaluation.zeroshot.suites import Suite, Task, load_suite
 log = logging.getLogger(__name__)
 
 ITEMS = "items.json.gz"
+Outcome = dict[str, Any]
 
 
 def evaluate(
@@ -57,7 +58,7 @@ def evaluate(
 
 def _score(
     model: Any, tokenizer: Any, plan: Suite, source: Any, settings: Mapping[str, Any]
-) -> tuple[dict[str, tuple[dict, dict]], dict[str, str], Any]:
+) -> tuple[dict[str, tuple[Outcome, Outcome]], dict[str, str], Any]:
     """Item outcomes and lm-eval's metrics by task, reasons of tasks left out, how it was run."""
     from prunebench.evaluation.zeroshot import tasks
 
@@ -84,7 +85,7 @@ def _score(
     return scored, skipped, how
 
 
-def _outcome(entry: Any, results: Mapping[str, Any], cut: set) -> tuple[dict, dict]:
+def _outcome(entry: Any, results: Mapping[str, Any], cut: set[Any]) -> tuple[Outcome, Outcome]:
     """Item outcomes and lm-eval's metrics of one entry of a suite."""
     _check_counts(entry, results["n-samples"])
     name = entry.task.name
@@ -156,7 +157,7 @@ def _summary(plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None) -
         "mean": mean,
         "mean_stderr": math.hypot(*errors) / len(errors) if known else None,
         "mean_chance": chance,
-        "mean_above_chance": mean - chance if complete else None,
+        "mean_above_chance": None if mean is None or chance is None else mean - chance,
         "items_file": ITEMS,
         "harness": _harness(),
         "tasks": tasks,

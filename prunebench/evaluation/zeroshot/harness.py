@@ -30,7 +30,7 @@ CHATTER = {
 }
 
 
-class Harness(HFLM):
+class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
     """lm-eval's Hugging Face model, which also remembers the requests that it had to cut.
 
     lm-eval cuts a request that is longer than the model's context from the left and says so only in
@@ -46,10 +46,10 @@ class Harness(HFLM):
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         if args or kwargs:
-            return super().tok_encode(string, *args, **kwargs)
-        return self._encode_once(string)
+            return list(super().tok_encode(string, *args, **kwargs))
+        return list(self._encode_once(string))
 
-    def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list:
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         for texts, context, continuation in requests:
             if len(continuation) > self.max_length:
                 raise Failure(
@@ -58,7 +58,7 @@ class Harness(HFLM):
                 )
             if len(context) + len(continuation) > self.max_length + 1:
                 self.cut.add(texts)
-        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        return list(super()._loglikelihood_tokens(requests, *args, **kwargs))
 
 
 def run(

@@ -69,7 +69,9 @@ def read(path: Path) -> dict[str, Any]:
     return items
 
 
-def paired(dense_items: Mapping[str, Any] | Path, items: Mapping[str, Any] | Path) -> dict:
+def paired(
+    dense_items: Mapping[str, Any] | Path, items: Mapping[str, Any] | Path
+) -> dict[str, Any]:
     """Compare two models on the same items: `{"tasks": {name: comparison}, "mean": comparison}`.
 
     A comparison has `difference` (share right, second minus first), its 95 % interval `low`,
@@ -109,7 +111,9 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
 
 
-def _discordant(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple:
+def _discordant(
+    name: str, first: Mapping[str, Any], second: Mapping[str, Any]
+) -> tuple[int, int, int]:
     """(items, right only in the first, right only in the second) of one task."""
     for key, what in (("metric", "metrics"), ("items", "numbers of items")):
         if first[key] != second[key]:

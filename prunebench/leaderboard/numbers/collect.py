@@ -223,12 +223,12 @@ def _cell(record: Record) -> dict[str, object]:
 def truncated(record: Record) -> dict[str, tuple[int, int | None]]:
     """Evaluation set -> (inputs that did not fit and lost a part, all inputs)."""
     zeroshot = there(record.zeroshot)
-    tasks = zeroshot.tasks if zeroshot else {}
-    parts = [*(there(record.perplexity) or {}).items(), *tasks.items()]
+    perplexities = [(k, there(part)) for k, part in (there(record.perplexity) or {}).items()]
+    tasks = [(k, there(part)) for k, part in (zeroshot.tasks if zeroshot else {}).items()]
     return {
-        name: (found.truncated, found.items)
-        for name, part in parts
-        if (found := there(part)) is not None and found.truncated
+        name: (part.truncated, part.items)
+        for name, part in [*perplexities, *tasks]
+        if part is not None and part.truncated
     }
 
 

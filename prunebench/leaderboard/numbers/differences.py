@@ -146,4 +146,5 @@ def _seed_half(n: Array, sd: Array, its_n: Array, its_sd: Array) -> Array:
         rest = np.where(own > 0, own**2 / (n - 1), 0.0)
         rest += np.where(its > 0, its**2 / (its_n - 1), 0.0)
         degrees = (own + its) ** 2 / rest
-        return student(degrees) * np.sqrt(own + its)
+        half: Array = student(degrees) * np.sqrt(own + its)
+        return half

@@ -6,6 +6,7 @@ and device are the same, so that no column can mix them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -261,7 +262,7 @@ def _at(point: Point, device: str) -> Iterator[Measurement]:
 def _timing_error(timing: Quartiles) -> float | None:
     if timing.q25 is None or timing.q75 is None or not timing.n:
         return None
-    return MEDIAN_ERROR * (timing.q75 - timing.q25) / float(timing.n) ** 0.5
+    return MEDIAN_ERROR * (timing.q75 - timing.q25) / math.sqrt(timing.n)
 
 
 def _cost(cost: Cost, device: str) -> Iterator[Measurement]:

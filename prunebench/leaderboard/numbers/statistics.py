@@ -187,9 +187,9 @@ def _add_ranks(summary: pd.DataFrame, collected: Collected) -> None:
         if competes:
             blocks.setdefault(tuple(block), []).append(place)
     ranks, best = [math.nan] * len(means), [False] * len(means)
-    for block, places in blocks.items():
+    for key, places in blocks.items():
         numbers = ([values[i] for i in places] for values in (means, lows, highs))
-        found = leader_ranks(*numbers, better=kinds[block[-1]].better)
+        found = leader_ranks(*numbers, better=kinds[key[-1]].better)
         for place, rank in zip(places, found, strict=True):
             ranks[place], best[place] = rank, rank == 1 and len(found) > 1
     summary["rank"], summary["best"] = ranks, best

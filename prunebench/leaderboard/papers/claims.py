@@ -124,7 +124,8 @@ def _judged(
     found = gap(mine, its)
     scale = POINTS if KINDS[rule.kind].unit == "fraction" else 1.0
     ratio = mine.mean / its.mean if its.mean else None
-    claimed, measured = rule.value, found.value * scale
+    claimed = rule.value
+    measured: float | None = found.value * scale
     if rule.form == "ratio":
         claimed, measured = rule.value - 1.0, None if ratio is None else ratio - 1.0
     verdict, reason = _direction(claimed, found)

@@ -28,7 +28,8 @@ NOT_COMPARABLE, UNCONFIRMED = "not comparable", "unconfirmed"
 CLOSE_FACTOR = 3  # tolerances within which a difference is still close
 SPARSITY_TOLERANCE = 0.005  # as selection.TOLERANCE, which cannot be had without torch
 BUDGET_TOLERANCE = 0.1  # of the number of training examples that the paper names
-TOLERANCES = {  # share of the paper's number, or points where it is an accuracy
+# Shares of the paper's number; points where it is an accuracy.
+TOLERANCES: dict[str, tuple[str, Callable[[float], float]]] = {
     "perplexity": ("2 %", lambda value: 0.02 * value),
     "zeroshot": ("1 point", lambda value: 1.0),
     "task": ("2 points", lambda value: 2.0),
@@ -126,10 +127,10 @@ def _verdicts(
     for row in left:
         measured, reason = _measured(number, row, stats.get(row.key.index, {}).values(), collected)
         if measured is not None:
-            kind = _kind(number)
-            text, tolerance = TOLERANCES[kind][0], TOLERANCES[kind][1](number.value)
-            verdict, why = verdict_of(number, measured, tolerance)
-            found.append(Verdict(number, verdict, why, measured, tolerance, text))
+            text, tolerance_of = TOLERANCES[_kind(number) or ""]
+            tolerance = tolerance_of(number.value)
+            verdict, because = verdict_of(number, measured, tolerance)
+            found.append(Verdict(number, verdict, because, measured, tolerance, text))
     if found:
         return found
     if number.evidence == "recalled":
@@ -214,9 +215,9 @@ def _tuning_problem(number: Published, row: _Row) -> str | None:
     examples = (row.tuning.data or {}).get("examples")
     here = f"{row.tuning.instructions}, {examples or 'an unknown number of'} examples"
     wanted = _count(size)
-    same = name == row.tuning.instructions and examples is not None and wanted is not None
-    if same and abs(examples - wanted) <= BUDGET_TOLERANCE * wanted:
-        return None
+    if name == row.tuning.instructions and examples is not None and wanted is not None:
+        if abs(examples - wanted) <= BUDGET_TOLERANCE * wanted:
+            return None
     return f"another budget: tuned on {number.recovery} in the paper, on {here}"
 
 

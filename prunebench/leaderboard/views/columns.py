@@ -196,8 +196,8 @@ def reference_difference(unit: str) -> Callable[[Stats], str]:
 
 def _difference(name: str, unit: str) -> Callable[[Stats], str]:
     def show(stats: Stats) -> str:
-        value, *ends = (getattr(stats, name + end) for end in ("", "_low", "_high"))
-        return formats.interval(value, *ends, unit, sign=True) or formats.MISSING
+        value, low, high = (getattr(stats, name + end) for end in ("", "_low", "_high"))
+        return formats.interval(value, low, high, unit, sign=True) or formats.MISSING
 
     return show
 

@@ -48,7 +48,7 @@ def compare(first: Report, second: Report) -> tuple[Table, list[str]]:
     caption = f"{len(rows)} numbers in both, {marked} of them beyond error"
     alone = [
         line
-        for name, mine, other in (("A", *sides), ("B", *sides[::-1]))
+        for name, mine, other in (("A", sides[0], sides[1]), ("B", sides[1], sides[0]))
         for line in _alone(name, mine, other)
     ]
     return Table("", caption, header, align, rows, LEGEND), alone

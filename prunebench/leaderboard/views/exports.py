@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.leaderboard.numbers.collect import MARKS, ROW_KEY, Collected
 from prunebench.leaderboard.numbers.quantities import KINDS
+from prunebench.leaderboard.numbers.rows import Row
 from prunebench.record.store import as_mapping
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def leaderboard_frame(collected: Collected, summary: pd.DataFrame) -> pd.DataFra
 
     rows = collected.rows.drop(columns=["ranked"])
     rows = rows.rename(columns={s: f"cells_{s}" for s in ("ok", "failed", "skipped")})
-    rows["marks"] = [_marks(row) for row in rows.to_dict("records")]
+    rows["marks"] = [_marks(row) for row in collected.table]
     rows["reasons"] = _reasons(collected)
     quantities = pd.DataFrame(
         [
@@ -82,8 +83,8 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _marks(row: Mapping[str, Any]) -> str:
-    return " ".join(mark for mark in MARKS if row[mark])
+def _marks(row: Row) -> str:
+    return " ".join(mark for mark in MARKS if getattr(row, mark))
 
 
 def _reasons(collected: Collected) -> pd.Series:

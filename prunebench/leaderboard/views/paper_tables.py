@@ -17,6 +17,7 @@ from prunebench.leaderboard.papers.verdicts import (
     REPRODUCED,
     TOLERANCES,
     UNCONFIRMED,
+    Measured,
     Verdict,
 )
 from prunebench.leaderboard.views import formats
@@ -54,9 +55,9 @@ ORDER = (REPRODUCED, CLOSE, NOT, NOT_COMPARABLE, UNCONFIRMED)
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     """Numbers that have a measured one beside them."""
-    rows = [_verdict_row(verdict) for verdict in verdicts if verdict.measured is not None]
-    header = ("Verdict", "Paper", "Source", "Evidence", "Model", "Row", "Sparsity", "Quantity")
-    header += ("Paper value", "Measured (n)", "Difference (95 % interval)", "Tolerance", "Reason")
+    rows = [_verdict_row(v, v.measured) for v in verdicts if v.measured is not None]
+    header = ["Verdict", "Paper", "Source", "Evidence", "Model", "Row", "Sparsity", "Quantity"]
+    header += ["Paper value", "Measured (n)", "Difference (95 % interval)", "Tolerance", "Reason"]
     align = ["left"] * 6 + ["right", "left"] + ["right"] * 4 + ["left"]
     return _table("Published numbers", header, align, rows)
 
@@ -76,8 +77,8 @@ def unmatched_table(verdicts: Sequence[Verdict]) -> Table:
 def claim_table(claims: Sequence[Judged]) -> Table:
     """Claims, judged or with the reason why not."""
     rows = [_claim_row(judged) for judged in claims]
-    header = ("Verdict", "Paper", "Claim", "Evidence", "Claimed", "Model", "Rows", "Quantity")
-    header += ("Measured (95 % interval)", "Size", "Reason")
+    header = ["Verdict", "Paper", "Claim", "Evidence", "Claimed", "Model", "Rows", "Quantity"]
+    header += ["Measured (95 % interval)", "Size", "Reason"]
     align = ["left"] * 4 + ["right"] + ["left"] * 3 + ["right"] * 2 + ["left"]
     return _table("Claims", header, align, rows)
 
@@ -161,10 +162,9 @@ def _claim_line(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _verdict_row(verdict: Verdict) -> list[str]:
-    number, measured = verdict.published, verdict.measured
-    unit = measured.unit
-    show = _in_paper_units(unit)
+def _verdict_row(verdict: Verdict, measured: Measured) -> list[str]:
+    number = verdict.published
+    show = _in_paper_units(measured.unit)
     spread = formats.MISSING if math.isnan(measured.sd) else show(measured.sd)
     ends = (measured.low - number.value, measured.high - number.value)
     return [
@@ -178,7 +178,7 @@ def _verdict_row(verdict: Verdict) -> list[str]:
         number.quantity,
         show(number.value),
         f"{show(measured.mean)} ± {spread} ({measured.n})",
-        _difference(verdict.difference, *ends, show),
+        _difference(measured.mean - number.value, *ends, show),
         verdict.tolerance_text,
         verdict.reason,
     ]
@@ -191,9 +191,10 @@ def _claim_row(judged: Judged) -> list[str]:
     if rule is not None:
         claimed = f"{rule.value:+.4g}" if rule.form == "difference" else f"{rule.value:.3g} ×"
         claimed = claimed.replace("-", "−")
-    if judged.quantity is not None:
+    if judged.quantity is not None and rule is not None:
         show = _in_paper_units(KINDS[rule.kind].unit)
-        measured = _difference(judged.value, judged.low, judged.high, show)
+        low, high = (math.nan if end is None else end for end in (judged.low, judged.high))
+        measured = _difference(judged.value or 0.0, low, high, show)
         if rule.form == "ratio" and judged.ratio is not None:
             measured = f"{judged.ratio:.2f} ×; {measured}"
         size = formats.MISSING if judged.share is None else f"{judged.share:.2f}"
@@ -237,12 +238,13 @@ def _difference(value: float, low: float, high: float, show: Any) -> str:
 
 
 def _signed(value: float, show: Any) -> str:
-    return show(value).replace("-", "−") if value < 0 else "+" + show(value)
+    text: str = show(value)
+    return text.replace("-", "−") if value < 0 else "+" + text
 
 
-def _table(title: str, header: tuple, align: list[str], rows: list[list[str]]) -> Table:
+def _table(title: str, header: Sequence[str], align: list[str], rows: list[list[str]]) -> Table:
     """A table; a last column in which nothing stands is left out."""
     if rows and not any(row[-1] for row in rows):
         header, align, rows = header[:-1], align[:-1], [row[:-1] for row in rows]
     cells = tuple(tuple(Cell(formats.one_line(text)) for text in row) for row in rows)
-    return Table(title, "", header, tuple(align), cells)
+    return Table(title, "", tuple(header), tuple(align), cells)

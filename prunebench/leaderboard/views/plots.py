@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "prunebench",
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -40,7 +40,7 @@ COLOURS = (  # the first ten of Observable's palette; the page draws with the sa
 MARKERS = "os^Dv"  # told apart where colours repeat
 PANELS = ("size", "latency", "memory", "pruning cost")
 LOST_SHOWN = 4
-LOST_STYLE = {"fontsize": 7, "color": "#b3261e", "ha": "center"}
+LOST_STYLE: dict[str, Any] = {"fontsize": 7, "color": "#b3261e", "ha": "center"}
 MANY_POWERS = 2000.0  # a range of more than this is wide
 ROW = 0.24  # inches that a line of the legend takes
 
@@ -90,8 +90,10 @@ def _figure(front: Front, quality: Axis) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     below = ROW * bool(front.lost) / height
     if handles:
-        place = {"loc": "lower center", "bbox_to_anchor": (0.5, below)}
-        figure.legend(handles, labels, ncols=columns, frameon=False, **place)
+        place = (0.5, below)
+        figure.legend(
+            handles, labels, ncols=columns, frameon=False, loc="lower center", bbox_to_anchor=place
+        )
     if front.lost:
         more = len(front.lost) - LOST_SHOWN
         text = "not measured: " + "; ".join(front.lost[:LOST_SHOWN])
@@ -109,7 +111,7 @@ def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS) % 5]}
         bands += _line(panel, _positions(points, quality, cost), name, style)
     for i, (name, point) in enumerate(front.dense):
-        style = {"color": "#30353c", "marker": "*" if i == 0 else "P", "markersize": 9}
+        style = {"color": "#30353c", "marker": "*" if i == 0 else "P", "markersize": "9"}
         bands += _line(panel, _positions([point], quality, cost), name, style)
     _draw_bands(panel, bands)
     if quality.log:
@@ -121,10 +123,11 @@ def _draw(panel: Axes, front: Front, quality: Axis, cost: Axis) -> None:
         panel.xaxis.set_major_formatter(_short_number)
 
 
+Placed = tuple[float, float, float | None, float | None]  # x, y, low, high
 Band = tuple[str, list[tuple[float, float, float]]]  # colour, and (x, low, high) of each point
 
 
-def _line(panel: Axes, positions: list[tuple], name: str, style: dict[str, Any]) -> list[Band]:
+def _line(panel: Axes, positions: list[Placed], name: str, style: dict[str, Any]) -> list[Band]:
     """Draw one line; what is to be drawn of its intervals is returned."""
     if not positions:
         return []
@@ -162,13 +165,14 @@ def _draw_bands(panel: Axes, bands: Sequence[Band]) -> None:
         panel.autoscale_view()
 
 
-def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[tuple]:
+def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[Placed]:
     """(x, y, low, high) of the points that have both, in the order of their sparsity."""
     found = []
     for point in sorted(points, key=lambda p: p.sparsity):
         if cost.quantity in point.values and quality.quantity in point.values:
             numbers = point.values[quality.quantity]
-            y, low, high = (None if v is None else v * quality.scale for v in numbers)
+            y = numbers[0] * quality.scale
+            low, high = (None if v is None else v * quality.scale for v in numbers[1:])
             if quality.log and low is not None:  # an interval may reach below what a log can show
                 low = max(low, y / 10)
             x = point.values[cost.quantity][0] * cost.scale
@@ -189,9 +193,9 @@ def _label_log(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _short_number(value: float, _: int | None = None) -> str:
+def _short_number(value: float, _: float | None = None) -> str:
     return formats.count(value) if abs(value) >= 1000 else f"{value:g}"
 
 
-def _power(value: float, _: int | None = None) -> str:
+def _power(value: float, _: float | None = None) -> str:
     return f"{value:.0e}".replace("e+", "e")

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prunebench.leaderboard.numbers.collect import Collected
-from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
+from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
+from prunebench.leaderboard.numbers.rows import Stats
 from prunebench.leaderboard.views import columns, formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds
 from prunebench.leaderboard.views.compute import equal_compute_tables
@@ -34,6 +35,7 @@ DIFFERENCES = {
     "difference": columns.difference,
     "reference_difference": columns.reference_difference,
 }
+Place = tuple[tuple[tuple[str, str], ...], str]  # details and name of a point
 MANY = 4  # more perplexity columns than this are drawn as one table per window length
 
 
@@ -102,7 +104,7 @@ def _tables(known: Quantities, body: Sequence[Line], reference: str | None) -> l
 
 def _by_device(
     known: Quantities, body: Sequence[Line], kinds: Sequence[str]
-) -> list[tuple[Quantities, list[Line]]]:
+) -> list[tuple[dict[int, Quantity], list[Line]]]:
     """The quantities of these kinds and the lines that belong to them, per device."""
     wanted = of_kinds(known, *kinds)
     split = []
@@ -198,7 +200,7 @@ def _speed(known: Quantities, body: Sequence[Line]) -> list[Table]:
     """One table per device and named point."""
     tables = []
     for here, lines in _by_device(known, body, SPEEDS):
-        points: dict[tuple, dict[int, Any]] = {}
+        points: dict[Place, dict[int, Quantity]] = {}
         for i, quantity in of_kinds(here, *SPEEDS).items():
             points.setdefault((quantity.details, quantity.name), {})[i] = quantity
         for key in sorted(points, key=_by_size):
@@ -211,12 +213,12 @@ def _speed(known: Quantities, body: Sequence[Line]) -> list[Table]:
     return tables
 
 
-def _by_size(key: tuple) -> tuple:
+def _by_size(key: Place) -> tuple[list[int], str]:
     shape = dict(key[0])
-    return *(int(shape.get(name, 0)) for name in ("batch", "prompt", "new")), key[1]
+    return [int(shape.get(name, 0)) for name in ("batch", "prompt", "new")], key[1]
 
 
-def _point(key: tuple) -> str:
+def _point(key: Place) -> str:
     shape = dict(key[0])
     new = f", {shape['new']} new tokens" if "new" in shape else ""
     return (
@@ -236,7 +238,9 @@ def _cost(here: Quantities, body: Sequence[Line]) -> Table:
     return draw("Cost of pruning", caption + _on(here), shown, body)
 
 
-def _compact(known: Quantities, body: Sequence[Line], show: Callable) -> Table:
+def _compact(
+    known: Quantities, body: Sequence[Line], show: Callable[[str], Callable[[Stats], str]]
+) -> Table:
     """The most telling columns, for a terminal; a narrow one drops high priorities first."""
     quality = of_kinds(known, *QUALITY)
     shown = [columns.achieved_column(7), columns.seeds_column(1)]

@@ -48,12 +48,13 @@ def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
 
     LayerNorm families have no `hidden`. Raises Unsupported when the model's family is not listed.
     """
-    return family_of(model.config.model_type).structures(model)
+    found: dict[str, Structure] = family_of(model.config.model_type).structures(model)
+    return found
 
 
 def refresh(model: PreTrainedModel) -> bool:
     """Bring attributes and config in line with the tensors; True if stock classes can build it."""
-    return family_of(model.config.model_type).refresh(model)
+    return bool(family_of(model.config.model_type).refresh(model))
 
 
 def relies_on_bos(model_type: str) -> bool:

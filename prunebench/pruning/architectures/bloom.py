@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.models.bloom.modeling_bloom import BloomAttention
 
 from prunebench.errors import Unsupported
+from prunebench.models.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
 
@@ -28,14 +29,14 @@ def structures(model: PreTrainedModel) -> dict[str, Structure]:
     for switch in ("apply_residual_connection_post_layernorm", "slow_but_exact"):
         if getattr(model.config, switch):
             raise Unsupported(f"BLOOM with {switch} cannot be pruned; no released model has it")
-    count = len(model.transformer.h)
+    count = len(stack_at(model, STACK))
     blocks = [block(model, i) for i in range(count) for block in (_heads, _neurons)]
     return parts.by_name([*blocks, parts.layers(model, blocks, STACK)])
 
 
 def refresh(model: PreTrainedModel) -> bool:
     """Head counts and slopes of each layer. True if no width changed: the config has none."""
-    config, blocks = model.config, model.transformer.h
+    config, blocks = model.config, stack_at(model, STACK)
     for i, block in enumerate(blocks):
         attention = block.self_attention
         attention.layer_idx = i
@@ -53,7 +54,7 @@ def refresh(model: PreTrainedModel) -> bool:
 class PrunedAttention(BloomAttention):
     """Attention of fewer heads than the model has slopes for; each takes its own."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # the same, but the names of its unused options
         self,
         hidden_states: Tensor,
         residual: Tensor,
@@ -69,7 +70,7 @@ class PrunedAttention(BloomAttention):
 
 def _heads(model: PreTrainedModel, i: int) -> Structure:
     """Unit: a head. Its query, key and value rows lie together."""
-    attention = model.transformer.h[i].self_attention
+    attention = stack_at(model, STACK)[i].self_attention
     count = _head_count(attention)
     features = attention.query_key_value.weight.shape[0]
     return parts.block(
@@ -90,4 +91,4 @@ def _neurons(model: PreTrainedModel, i: int) -> Structure:
 
 
 def _head_count(attention: Any) -> int:
-    return attention.dense.weight.shape[1] // attention.head_dim
+    return int(attention.dense.weight.shape[1] // attention.head_dim)

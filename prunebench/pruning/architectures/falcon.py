@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from prunebench.errors import Unsupported
+from prunebench.models.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
 
@@ -25,14 +26,14 @@ def structures(model: PreTrainedModel) -> dict[str, Structure]:
             "Falcon with ALiBi (falcon-rw) cannot be pruned: its slopes are part of a mask that "
             "all layers share; known: the rotary models (7b, 11b, 40b, 180b)"
         )
-    count = len(model.transformer.h)
+    count = len(stack_at(model, STACK))
     blocks = [block(model, i) for i in range(count) for block in (_heads, _neurons)]
     return parts.by_name([*blocks, parts.layers(model, blocks, STACK)])
 
 
 def refresh(model: PreTrainedModel) -> bool:
     """Head counts of each layer. True if a config can say it: heads fill hidden_size there."""
-    config, blocks = model.config, model.transformer.h
+    config, blocks = model.config, stack_at(model, STACK)
     for i, block in enumerate(blocks):
         attention = block.self_attention
         attention.layer_idx = i
@@ -47,7 +48,7 @@ def refresh(model: PreTrainedModel) -> bool:
 
 def _heads(model: PreTrainedModel, i: int) -> Structure:
     """Unit: the query heads of one KV head, then its key, then its value, all together."""
-    attention = model.transformer.h[i].self_attention
+    attention = stack_at(model, STACK)[i].self_attention
     _, kv = _head_counts(attention)
     fused = attention.query_key_value.weight.shape[0]
     return parts.block(

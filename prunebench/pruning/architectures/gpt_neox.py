@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
+from prunebench.models.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
 
@@ -16,14 +17,14 @@ STACK = "gpt_neox.layers"
 
 def structures(model: PreTrainedModel) -> dict[str, Structure]:
     """List `layers.i.heads`, `layers.i.neurons` and `layers`."""
-    count = len(model.gpt_neox.layers)
+    count = len(stack_at(model, STACK))
     blocks = [block(model, i) for i in range(count) for block in (_heads, _neurons)]
     return parts.by_name([*blocks, parts.layers(model, blocks, STACK)])
 
 
 def refresh(model: PreTrainedModel) -> bool:
     """Layer indices and sizes. True if a config can say it: heads fill hidden_size there."""
-    config, layers = model.config, model.gpt_neox.layers
+    config, layers = model.config, stack_at(model, STACK)
     for i, layer in enumerate(layers):
         layer.attention.layer_idx = i
     config.num_hidden_layers = len(layers)
@@ -36,7 +37,7 @@ def refresh(model: PreTrainedModel) -> bool:
 
 def _heads(model: PreTrainedModel, i: int) -> Structure:
     """Unit: a head. Its query, key and value rows lie together."""
-    attention = model.gpt_neox.layers[i].attention
+    attention = stack_at(model, STACK)[i].attention
     features = attention.dense.weight.shape[1]
     count = features // attention.head_size
     return parts.block(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import nn
 from transformers import PreTrainedModel
 
+from prunebench.models.modules import Module
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Norm, Structure
 from prunebench.pruning.tying import head_is_tied
@@ -79,9 +79,9 @@ def refresh(model: PreTrainedModel) -> bool:
     return uniform
 
 
-def head_counts(attention: nn.Module) -> tuple[int, int]:
+def head_counts(attention: Module) -> tuple[int, int]:
     """Query and KV heads as the tensors say (the config is wrong after pruning)."""
-    queries = attention.o_proj.weight.shape[1]
+    queries: int = attention.o_proj.weight.shape[1]
     if hasattr(attention, "qkv_proj"):  # what is fused beyond the queries is keys and values
         keys = (attention.qkv_proj.weight.shape[0] - queries) // 2
     else:

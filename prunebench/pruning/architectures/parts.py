@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prunebench.models.modules import stack_at, weight_at
 from prunebench.pruning.structure import Coupling, Gate, Norm, Structure
 from prunebench.pruning.tying import head_is_tied
 
@@ -42,7 +43,7 @@ def neurons(
     model: nn.Module, layer: int, prefix: str, *, reads: Sequence[str], writes: str
 ) -> Structure:
     """Neurons of an MLP that is not fused: a row of each of `reads`, a column of `writes`."""
-    units = model.get_submodule(f"{prefix}.{writes}").weight.shape[1]
+    units = weight_at(model, f"{prefix}.{writes}").shape[1]
     index = consecutive(units, units)
     rows_of = dict.fromkeys(reads, index)
     return block(model, "neurons", layer, prefix, reads=rows_of, writes=writes, index=index)
@@ -61,7 +62,7 @@ def hidden(
     What reads and writes follows from the heads and neurons. All writers are to be scaled
     (`Structure.writers`, the embedding first); a family that corrects eps instead clears them.
     """
-    width = model.get_submodule(embedding).weight.shape[1]
+    width = weight_at(model, embedding).shape[1]
     index = torch.arange(width).view(-1, 1)  # [width, 1]
     blocks = tuple(blocks)
     writers = [c for s in blocks for name in _writers(s) for c in rows(model, name, index)]
@@ -90,10 +91,12 @@ def layers(model: nn.Module, blocks: Iterable[Structure], stack: str) -> Structu
     """
     gates = []
     for structure in blocks:
+        layer = structure.layer
+        assert layer is not None  # a block lies in one
         for writer in _writers(structure):
-            features = model.get_submodule(writer).weight.shape[0]
-            gates.append(Gate(writer, "output", torch.full((features,), structure.layer)))
-    modules = tuple(f"{stack}.{i}" for i in range(len(model.get_submodule(stack))))
+            features = weight_at(model, writer).shape[0]
+            gates.append(Gate(writer, "output", torch.full((features,), layer)))
+    modules = tuple(f"{stack}.{i}" for i in range(len(stack_at(model, stack))))
     return Structure("layers", "layers", None, len(modules), (), tuple(gates), modules)
 
 

@@ -35,11 +35,11 @@ class CalibrationLoss:
         self.targets = torch.cat([labels[:, 1:], ends], dim=1)  # what each position predicts
         self.cost = cost
 
-    def predictions(self, part: slice) -> int:
+    def predictions(self, part: slice | Tensor) -> int:
         """How many predictions of these samples count."""
         return int((self.targets[part] != IGNORED).sum())
 
-    def loss(self, model: PreTrainedModel, part: slice, predictions: int) -> Tensor:
+    def loss(self, model: PreTrainedModel, part: slice | Tensor, predictions: int) -> Tensor:
         """Sum of these samples' losses over `predictions`, fp32; without gradients in no_grad.
 
         Raises Unsupported when nothing that the loss depends on learns, Failure when it is not

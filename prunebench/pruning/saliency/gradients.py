@@ -175,7 +175,9 @@ class _Scorer:
 
     def square(self, name: str, weight: float) -> None:
         """Add this parameter's squared gradient to its accumulator, fp32, and free it."""
-        gradient = self.parameters[name].grad.float()
+        found = self.parameters[name].grad
+        assert found is not None  # called where there is one
+        gradient = found.float()
         if name not in self.squares:
             self.squares[name] = torch.zeros_like(gradient)
         self.squares[name].addcmul_(gradient, gradient, value=weight)

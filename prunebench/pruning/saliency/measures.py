@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Measure:
                    come: no accumulator of the weight's size is needed
     """
 
-    salience: Callable[[Tensor, Tensor, Tensor], Tensor]
+    salience: Callable[[Tensor, Any, Any], Tensor]  # None for what it does not use
     signed: bool = False
     uses_gradient: bool = False
     uses_squares: bool = False
@@ -80,6 +81,7 @@ def channel_sums(
     for rows in torch.arange(weight.shape[0]).split(max(1, BLOCK_ELEMENTS // columns)):
         block = slice(int(rows[0]), int(rows[-1]) + 1)
         w, g, a = (_fp32(tensor, block) for tensor in (weight, gradient, squares))
+        assert w is not None  # there is a weight
         if a is None and g is not None:
             a = g.square() if any(measure_of(name).uses_squares for name in measures) else g
         for name in measures:

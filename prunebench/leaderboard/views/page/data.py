@@ -116,7 +116,8 @@ def _cell(record: Record, values: list[list[Any]], provenance: int) -> dict[str,
     }
 
 
-def _plot(note: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def _plot(note: Any, kind: str) -> dict[str, Any]:
+    """A note that `drawable` has looked at."""
     if kind == "heatmap":
         keys = ("plot", "title", "rows", "columns", "values")
         return {**{key: note[key] for key in keys}, "rows": [str(row) for row in note["rows"]]}
