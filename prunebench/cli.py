@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prunebench import __version__
 from prunebench.errors import PrunebenchError
+from prunebench.untyped import Json
 
 CLAIMS = Path("config") / "h100.yaml"
 
@@ -222,7 +222,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     write_json(options.out.with_suffix(".json"), {**report, "timing": timing})
 
 
-def _pretrain_on_text(options: argparse.Namespace) -> dict[str, Any]:
+def _pretrain_on_text(options: argparse.Namespace) -> Json:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from prunebench.untyped import Plain
 
 
 class PrunebenchError(Exception):
@@ -42,6 +42,6 @@ FULL = ("can't allocate memory", "not enough memory", "out of memory")
 """Out-of-memory messages that arrive as plain RuntimeErrors."""
 
 
-def unknown(where: str, got: str, known: Any) -> str:
+def unknown(where: str, got: str, known: Plain) -> str:
     """Message on an unknown name."""
     return f"{where}: unknown name {got!r}; known: {', '.join(known)}"

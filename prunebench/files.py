@@ -9,9 +9,9 @@ import lzma
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
+from prunebench.untyped import Foreign
 
 MARK = codecs.BOM_UTF8
 """A byte order mark: some editors put it first; it is no part of the text."""
@@ -42,7 +42,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, (line.removeprefix(MARK) if number == 1 else line).rstrip(b"\r\n")
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Foreign:
     """Parse a YAML file. Raises Invalid with the place of the mistake."""
     import yaml
 
@@ -71,7 +71,7 @@ def cut_rows(text: str, how: str) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def json_lines(path: Path) -> list[tuple[int, Any]]:
+def json_lines(path: Path) -> list[tuple[int, Foreign]]:
     """(line number, value) of each line. Raises Invalid with file and line, or for none."""
     parsed = []
     for number, line in numbered_lines(path):
@@ -93,3 +93,10 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def joined(parts: list[str]) -> str:
+    """One digest for several in their order; that of a single file stays what it is."""
+    if len(parts) == 1 and " " not in parts[0]:
+        return parts[0]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

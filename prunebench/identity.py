@@ -8,7 +8,6 @@ more than that. Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prunebench.errors import Invalid
-from prunebench.files import sha256
+from prunebench.files import joined, sha256
 from prunebench.whole import write_json
 
 logger = logging.getLogger(__name__)
@@ -64,13 +63,6 @@ def model_identity(folder: Path) -> dict[str, str]:
         "weights_sha256": joined([digests[path] for path in weights]),
         "files_sha256": joined([f"{path.name} {digests[path]}" for path in sorted(beside)]),
     }
-
-
-def joined(parts: list[str]) -> str:
-    """One digest for several in their order; that of a single file stays what it is."""
-    if len(parts) == 1 and " " not in parts[0]:
-        return parts[0]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def commit_of(kind: str, repository: str, revision: str | None) -> str | None:

@@ -1,32 +1,29 @@
-"""Validators of JSON schemas; without the package jsonschema, ones that find nothing and say so."""
+"""YAML of plugins, papers and recipes against their JSON schemas: one line for what is wrong."""
 
 from __future__ import annotations
 
-import logging
-from functools import cache
-from typing import Any
-
-logger = logging.getLogger(__name__)
+from prunebench.errors import Invalid
+from prunebench.untyped import JsonMap, Plain
 
 
-class Unchecked:
-    """Stands in for a validator on a machine that has only what measuring needs."""
+def check_schema(value: Plain, schema: JsonMap, *, where: str) -> None:
+    """Validate against a JSON schema. Raises Invalid with the first problem, naming its key."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
 
-    def iter_errors(self, _: Any) -> list[Any]:
-        """No errors, and a warning the first time."""
-        _warn()
-        return []
+    found = Draft202012Validator(schema).iter_errors(value)
+    errors = sorted(found, key=lambda e: [str(p) for p in e.absolute_path])
+    if not errors:
+        return
+
+    error = best_match(errors)
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    raise Invalid(f"{where}: {key.lstrip('.') or 'top level'}: {_explain(error)}")
 
 
-@cache
-def _warn() -> None:
-    logger.warning("files are not checked: the package jsonschema is not installed")
-
-
-def validator_of(schema: Any) -> Any:
-    """A validator with `iter_errors(value)`."""
-    try:
-        import jsonschema
-    except ImportError:
-        return Unchecked()
-    return jsonschema.Draft202012Validator(schema)
+def _explain(error: Plain) -> str:
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        return f"unknown key {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
+    return str(error.message)

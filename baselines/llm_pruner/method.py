@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from prunebench import Context, Decision, Invalid, Structure
 from prunebench.pruning.saliency import MEASURES, channel_saliency, sides_of, unit_scores
 from prunebench.pruning.selection import channel_counts
+from prunebench.untyped import Json
 
 from .native import native_ratio
 
@@ -58,7 +58,7 @@ def _scores(
 def _calibration(ctx: Context) -> Tensor:
     """Token ids [samples, length]; the record learns what was used."""
     tokens = ctx.calibration(ctx.params["samples"], ctx.params["length"])
-    note: dict[str, Any] = {"samples": tokens.shape[0], "length": tokens.shape[1]}
+    note: Json = {"samples": tokens.shape[0], "length": tokens.shape[1]}
     if ctx.params["importance"] == "param_mix":
         note["memory"] = "squared gradients of all scored weights are kept in fp32"
     elif not ctx.params["streamed"] or ctx.params["micro_batch"]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prunebench import Unsupported
+from prunebench.untyped import JsonMap
 
 PAPER_RATIOS = {0.2: 0.25, 0.5: 0.60}
 """Sparsity in the paper's tables -> ratio in block mode (0.60 goes with layers 3..30)."""
 
 
-def native_ratio(params: Mapping[str, Any], sparsity: float) -> float:
+def native_ratio(params: JsonMap, sparsity: float) -> float:
     """The ratio that is given, or else the one behind the paper's rows of this sparsity."""
     if params["ratio"] is not None:
         return float(params["ratio"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from prunebench import Context, Decision, Structure
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
 from prunebench.pruning.selection import channel_counts
+from prunebench.untyped import Json, JsonMap
 
 from .fusion import (
     CLOSED_FORMS,
@@ -62,7 +62,7 @@ def _saliency(
     measures: tuple[str, ...],
     tokens: Tensor,
     ctx: Context,
-) -> dict[str, Any]:
+) -> Json:
     """Channel sums of both granularities from one pass, or of the one measure that is asked for."""
     fixed = ctx.params["fusion"] == "fixed"
     found = channel_saliency(
@@ -81,7 +81,7 @@ def _saliency(
 def _gate(
     model: PreTrainedModel,
     chosen: Mapping[str, Structure],
-    saliency: Mapping[str, Any],
+    saliency: JsonMap,
     tokens: Tensor,
     ctx: Context,
 ) -> tuple[Gates, Fusion]:

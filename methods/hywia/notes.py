@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
 from prunebench import Structure
 from prunebench.pruning.saliency import Side
+from prunebench.untyped import Json
 
 from .fusion import Attentions
 
 
-def blend_maps(
-    attentions: Attentions, structures: Mapping[str, Structure]
-) -> dict[str, dict[str, Any]]:
+def blend_maps(attentions: Attentions, structures: Mapping[str, Structure]) -> dict[str, Json]:
     """Heat maps, layers x matrices, of the fine score's weight: its mean and spread over channels.
 
     A weight of 1 is LLM-Pruner's element-wise score, 0 its vector-wise one.
@@ -35,7 +33,7 @@ def blend_maps(
 
 def _heatmap(
     title: str, cells: Mapping[tuple[int | None, str], Tensor], of: Callable[[Tensor], float]
-) -> dict[str, Any]:
+) -> Json:
     layers = list(dict.fromkeys(layer for layer, _ in cells))
     matrices = list(dict.fromkeys(matrix for _, matrix in cells))
     return {
@@ -54,7 +52,7 @@ def _short(side: Side) -> str:
     return side.parameter.removesuffix(".weight").rpartition(".")[2]
 
 
-def training_curve(losses: Sequence[float]) -> dict[str, Any]:
+def training_curve(losses: Sequence[float]) -> Json:
     """The calibration loss of each step's samples, under the soft unit gates of that step."""
     return {
         "plot": "line",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
 from prunebench import Failure, Structure
-from prunebench.pruning.saliency import CalibrationLoss, only_these_learn
+from prunebench.pruning.saliency import CalibrationLoss, Meter, only_these_learn
 from prunebench.pruning.surgery import gated
+from prunebench.untyped import Json, JsonMap
 
 from .fusion import Fusion
 from .gate import Gate, Gates
@@ -44,7 +45,7 @@ class Training:
     seed: int
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any], *, seed: int) -> Training:
+    def from_params(cls, params: JsonMap, *, seed: int) -> Training:
         """The method's parameters; `seed` holds where they give no gate seed."""
         return cls(
             steps=params["gate_steps"],
@@ -76,7 +77,7 @@ class Report:
     after: float
     checked: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain data for the record."""
         return {
             "samples_checked": self.checked,
@@ -94,7 +95,7 @@ def train(
     kept: Mapping[str, int],
     tokens: Tensor,
     options: Training,
-    cost: Any,
+    cost: Meter,
 ) -> Report:
     """Let the gates descend the loss of the model whose units they weigh.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunebench import Invalid
 from prunebench.pruning.structure import Coupling, Structure
+from prunebench.untyped import Module
 
 from .options import Formula
 
@@ -112,13 +112,13 @@ def pair_of(model: nn.Module, coupling: Coupling) -> Pair | None:
     return Pair(plain_weight(layer), a, b, a.grad.to(a.dtype), b.grad.to(b.dtype), scale)
 
 
-def adapter(layer: Any) -> tuple[nn.Parameter, nn.Parameter, float]:
+def adapter(layer: Module) -> tuple[nn.Parameter, nn.Parameter, float]:
     """A, B and scale of the one active adapter of a LoRA layer."""
     (name,) = layer.active_adapters
     return layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
 
 
-def plain_weight(layer: Any) -> Tensor:
+def plain_weight(layer: Module) -> Tensor:
     """The frozen weight [out, in] of a LoRA layer, de-quantised if need be."""
     from peft.utils.integrations import dequantize_module_weight
 
@@ -131,7 +131,7 @@ def plain_weight(layer: Any) -> Tensor:
     return plain
 
 
-def lora_layer(model: nn.Module, parameter: str) -> Any:
+def lora_layer(model: nn.Module, parameter: str) -> Module:
     """The LoRA layer that now stands in the place of a parameter's Linear."""
     return model.get_submodule(parameter.rpartition(".")[0])
 

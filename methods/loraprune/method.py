@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from prunebench.recovery import (
     trainer,
 )
 from prunebench.recovery.lora import target_names
+from prunebench.untyped import Json, Module
 
 from .importance import check_targets
 from .options import Options
@@ -111,16 +111,16 @@ def _decided(
 
 
 def _train(
-    wrapped: Any,
+    wrapped: Module,
     data: TuningData,
     settings: Tuning,
     pruner: Pruner,
     ctx: Context,
     part: str = "tuning",
-) -> dict[str, Any]:
+) -> Json:
     """Tune with the gates in place, on the campaign's whole budget."""
     # Weights whose shapes change cannot be read back into a model of the first shapes.
-    overrides: dict[str, Any] = {"save_strategy": "no"} if pruner.options.shrink else {}
+    overrides: Json = {"save_strategy": "no"} if pruner.options.shrink else {}
     tuner = trainer(
         wrapped,
         data,
@@ -157,7 +157,7 @@ def _leave_plain(model: PreTrainedModel, flags: Mapping[str, bool], training: bo
         del model.peft_config
 
 
-def _note(ctx: Context, pruner: Pruner, schedule: Schedule, report: dict[str, Any]) -> None:
+def _note(ctx: Context, pruner: Pruner, schedule: Schedule, report: Json) -> None:
     ctx.note(
         "training_curve",
         {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from prunebench import Invalid
 from prunebench.pruning.structure import Structure
+from prunebench.untyped import Json, JsonMap, Passed
 
-FLAVOURS: dict[str, dict[str, Any]] = {
+FLAVOURS: dict[str, Json] = {
     "code": {
         "power": "abs",
         "normalisation": "l2",
@@ -40,7 +40,7 @@ class Formula:
     scale_in_weight: bool
 
     @classmethod
-    def of(cls, flavour: str = "code", **chosen: Any) -> Formula:
+    def of(cls, flavour: str = "code", **chosen: Passed) -> Formula:
         """The flavour's formula, with the keys of `chosen` that are not None in their place."""
         given = {key: value for key, value in chosen.items() if value is not None}
         return cls(**{**FLAVOURS[flavour], **given})
@@ -67,7 +67,7 @@ class Options:
     bits: int
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Options:
+    def from_params(cls, params: JsonMap) -> Options:
         """Resolve the flavour. Raises Invalid for parameters that contradict each other."""
         rest = dict(params)
         chosen = {key: rest.pop(key) for key in FLAVOURS["code"]}
@@ -116,6 +116,6 @@ class Options:
             return first, self.protect_last
         return first, int(layers >= FEW_LAYERS)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain data for the record."""
         return asdict(self)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import nn
 
 from prunebench import Unsupported
-from prunebench.models.modules import module_at
+from prunebench.modules import module_at
+from prunebench.untyped import Json
 
 from .importance import adapter, plain_weight
 
@@ -60,7 +60,7 @@ def _quantised(linear: nn.Linear, bits: int) -> nn.Module:
 
     out, width = linear.weight.shape
     weight, device = linear.weight.data.cpu(), linear.weight.device
-    keys: dict[str, Any] = {"bias": linear.bias is not None, "device": "meta"}
+    keys: Json = {"bias": linear.bias is not None, "device": "meta"}
     # bitsandbytes quantises where the parameter, not its module, is moved to its device.
     if bits == 8:
         new: nn.Module = bnb.nn.Linear8bitLt(

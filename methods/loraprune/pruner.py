@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from prunebench import Failure
 from prunebench.pruning.structure import Structure
 from prunebench.pruning.surgery import gated
+from prunebench.untyped import Passed
 
 from .importance import unit_scores
 from .options import Options
@@ -66,7 +66,9 @@ class Pruner(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._gates.close()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Passed, state: Passed, control: Passed, **kwargs: Passed
+    ) -> None:
         """After clipping, before the optimizer: `state.global_step` counts the steps done."""
         self.observe()
         if state.global_step in self.events:
@@ -113,7 +115,7 @@ class Pruner(TrainerCallback):
             for name, average in self.averages.items()
         }
 
-    def cut(self, optimizer: Any) -> None:
+    def cut(self, optimizer: torch.optim.Optimizer) -> None:
         """Cut masked units off the model in training, and open the gates of what is left."""
         self._gates.close()
         keep = {name: factor.nonzero().flatten() for name, factor in self.factors.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ def shrink(
     model: PreTrainedModel,
     structures: Mapping[str, Structure],
     keep: Mapping[str, Tensor],
-    optimizer: Any,
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, Structure]:
     """Keep only the units `keep` [kept] of each structure; returns the structures that are left.
 
@@ -93,7 +92,9 @@ def _tensors(model: nn.Module, coupling: Coupling) -> list[tuple[nn.Module, str]
     return places
 
 
-def _replace(owner: nn.Module, leaf: str, dim: int, positions: Tensor, optimizer: Any) -> None:
+def _replace(
+    owner: nn.Module, leaf: str, dim: int, positions: Tensor, optimizer: torch.optim.Optimizer
+) -> None:
     old = getattr(owner, leaf)
     positions = positions.to(old.device)
 

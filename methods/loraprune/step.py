@@ -9,8 +9,6 @@ micro-batches of 16-bit gradients need.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -19,6 +17,7 @@ from prunebench import Invalid, Structure
 from prunebench.pruning.architectures import structures_of
 from prunebench.recovery import Tuning, attach
 from prunebench.recovery.lora import target_names
+from prunebench.untyped import Module
 
 from . import importance
 from .options import Formula
@@ -110,7 +109,7 @@ class Step:
             total += importance.module_scores(channels, index, kept, FORMULA)
         return total
 
-    def _vanilla_channels(self, layer: Any, dim: int) -> Tensor:
+    def _vanilla_channels(self, layer: Module, dim: int) -> Tensor:
         """The same walk in blocks of rows as for LoRA, with the gradient that was kept."""
         weight = layer.base_layer.weight
         gradient = self.sums.get(weight, weight.grad)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from prunebench import Failure
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import logits, masked
+from prunebench.untyped import Module
 
 from .sparsifier import HSM, Sparsifier
 
@@ -28,7 +27,7 @@ def fold(model: nn.Module, sparsifier: Sparsifier) -> None:
             _fold_one(model.get_submodule(name), hsm)
 
 
-def _fold_one(writer: Any, hsm: HSM) -> None:
+def _fold_one(writer: Module, hsm: HSM) -> None:
     matrix = hsm.matrix()
     for name in ("weight", "bias"):
         old = getattr(writer, name, None)
@@ -40,7 +39,11 @@ def _fold_one(writer: Any, hsm: HSM) -> None:
 
 
 def check(
-    model: Any, structure: Structure, decision: Decision, tokens: torch.Tensor, live: torch.Tensor
+    model: Module,
+    structure: Structure,
+    decision: Decision,
+    tokens: torch.Tensor,
+    live: torch.Tensor,
 ) -> dict[str, float | None]:
     """Compare the folded, masked model with the logits `live` [batch, length, vocabulary].
 

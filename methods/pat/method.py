@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -13,6 +12,7 @@ from prunebench.pruning.selection import lowest
 from prunebench.pruning.surgery import logits
 from prunebench.pruning.tying import head_is_tied
 from prunebench.recovery import Tuning, TuningData, attach, encode, fit, merge, trainer
+from prunebench.untyped import Json, Module
 
 from .fold import check, fold
 from .options import Options
@@ -69,8 +69,8 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
 
 
 def _train(
-    wrapped: Any, data: TuningData, settings: Tuning, steering: Steering, ctx: Context
-) -> dict[str, Any]:
+    wrapped: Module, data: TuningData, settings: Tuning, steering: Steering, ctx: Context
+) -> Json:
     """Tune with the HSMs in place, on the campaign's whole budget."""
     sparsifier = steering.sparsifier
     options, schedule = sparsifier.options, sparsifier.schedule
@@ -105,12 +105,12 @@ def _decide(ctx: Context, sparsifier: Sparsifier, width: Width) -> Decision:
 
 def _leave_plain(
     model: PreTrainedModel,
-    wrapped: Any,
+    wrapped: Module,
     sparsifier: Sparsifier,
     decision: Decision,
     data: TuningData,
     ctx: Context,
-) -> dict[str, Any]:
+) -> Json:
     """Merge LoRA, fold the HSMs, and check that the logits under hard gates stay what they were."""
     batch = data.first(2, ctx.device)
     live = logits(model, batch["input_ids"])
@@ -123,7 +123,7 @@ def _leave_plain(
     return {**report, **check(model, hidden, decision, batch["input_ids"], live)}
 
 
-def _note(ctx: Context, steering: Steering, width: Width, report: dict[str, Any]) -> None:
+def _note(ctx: Context, steering: Steering, width: Width, report: Json) -> None:
     sparsifier = steering.sparsifier
     hsms = sum(p.numel() for p in sparsifier.parameters())
     loss = {"loss": report.pop("loss")}
@@ -155,9 +155,7 @@ def _chance(steering: Steering) -> list[tuple[int, float]]:
     return [(step, 1.0 - keep.mean().item()) for step, *_ in steering.history]
 
 
-def _lines(
-    title: str, y_label: str, series: Mapping[str, Sequence[Sequence[float]]]
-) -> dict[str, Any]:
+def _lines(title: str, y_label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> Json:
     """A note that is drawn as lines over optimizer steps."""
     return {
         "plot": "line",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from prunebench import Invalid
 from prunebench.recovery import Tuning
+from prunebench.untyped import Json, JsonMap
 
-FLAVOURS: dict[str, dict[str, Any]] = {
+FLAVOURS: dict[str, Json] = {
     "code": {
         "scale": "channel",
         "exponent_limit": 10.0,
@@ -62,7 +61,7 @@ class Options:
     multiple_of: int | None
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Options:
+    def from_params(cls, params: JsonMap) -> Options:
         """Resolve the flavour. Raises Invalid for parameters that contradict each other."""
         rest = dict(params)
         defaults = FLAVOURS[rest.pop("flavour")]
@@ -87,6 +86,6 @@ class Options:
         alpha = settings.alpha * self.lora_rank / settings.rank
         return replace(settings, rank=self.lora_rank, alpha=alpha)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain data for the record."""
         return asdict(self)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunebench.recovery import Tuning
+
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +82,7 @@ def soft_gate(
     return torch.sigmoid(exponent) + offset
 
 
-def mask_rate(settings: Any, schedule: Schedule, travel: float | None) -> float:
+def mask_rate(settings: Tuning, schedule: Schedule, travel: float | None) -> float:
     """Multiplier of the learning rate for the mask, at least 1.
 
     Adam moves a weight by about the learning rate per step, so that the rates up to the freeze,
@@ -101,7 +105,7 @@ def module_rate(schedule: Schedule, chosen: float | str) -> float:
     return chosen
 
 
-def _factors(settings: Any, steps: int, *, until: int) -> list[float]:
+def _factors(settings: Tuning, steps: int, *, until: int) -> list[float]:
     """The Trainer's learning rate, as a share of its peak, in each of the first steps."""
     from transformers import get_scheduler
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from prunebench import Structure
+from prunebench.untyped import Foreign, Module, Passed
 
 from .losses import POLE, bimodal_loss, count_loss, identity_loss
 from .options import Options
@@ -55,7 +56,7 @@ class HSM(nn.Module):
         return product if self.s is None else self.s.double()[:, None] * product
 
 
-_ModuleList: Any = nn.ModuleList  # PyTorch lets None stand in it, its types do not
+_ModuleList: Foreign = nn.ModuleList  # PyTorch lets None stand in it, its types do not
 
 
 class Sparsifier(nn.Module):
@@ -95,9 +96,9 @@ class Sparsifier(nn.Module):
             for name in self.writers
         )
         self.gate: Tensor | None = None
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
 
-    def attach(self, model: Any) -> None:
+    def attach(self, model: Module) -> None:
         """Put the modules behind the outputs of their writers, and the parameters on the model."""
         model.add_module(self.NAME, self.to(next(model.parameters()).device))
         self._handles.append(model.base_model.register_forward_pre_hook(self._begin))
@@ -105,7 +106,7 @@ class Sparsifier(nn.Module):
             module = model.get_submodule(name)
             self._handles.append(module.register_forward_hook(self._hook(hsm)))
 
-    def detach(self, model: Any) -> None:
+    def detach(self, model: Module) -> None:
         """Take everything off the model again."""
         for handle in self._handles:
             handle.remove()
@@ -183,11 +184,11 @@ class Sparsifier(nn.Module):
             modules = [modules[0], *modules[-2:]]
         return [hsm for hsm in modules if hsm is not None]
 
-    def _begin(self, *_: Any) -> None:
+    def _begin(self, *_: Passed) -> None:
         self.gate = self.current_gate()  # once per forward pass, for all modules
 
-    def _hook(self, hsm: HSM | None) -> Any:
-        def apply(_: nn.Module, __: Any, z: Tensor) -> Tensor:
+    def _hook(self, hsm: HSM | None) -> Callable[[nn.Module, Passed, Tensor], Tensor]:
+        def apply(_: nn.Module, __: Passed, z: Tensor) -> Tensor:
             assert self.gate is not None  # `_begin` ran at the start of the forward pass
             gated: Tensor = z * self.gate.to(z.dtype) if hsm is None else hsm(z, self.gate)
             return gated

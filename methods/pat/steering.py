@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
 from prunebench import Failure
+from prunebench.untyped import Passed
 
 from .sparsifier import Sparsifier
 
@@ -31,7 +31,7 @@ class Steering(TrainerCallback):
         self.history: list[tuple[int, int, float]] = []
         self.chosen: list[Tensor] = []
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, args: Passed, state: Passed, control: Passed, **kwargs: Passed) -> None:
         """`state.global_step` counts the optimizer steps done."""
         sparsifier, step = self.sparsifier, state.global_step
         sparsifier.step = step

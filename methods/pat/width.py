@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from prunebench import Invalid, Unsupported
 from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.untyped import Foreign
 
 ALIGNMENTS = (64, 32, 16, 8, 4, 2, 1)
 """What hardware likes, best first."""
@@ -24,7 +24,7 @@ class Width:
 
 def choose_width(
     budget: Budget,
-    config: Any,
+    config: Foreign,
     sparsity: float,
     *,
     width: int | None = None,
@@ -60,7 +60,7 @@ def choose_width(
     )
 
 
-def refusal(config: Any, width: int) -> str | None:
+def refusal(config: Foreign, width: int) -> str | None:
     """Why a stock checkpoint of this family cannot have the width, or None if it can."""
     # The export writes such a Llama as the same computation under Mistral's name.
     if config.model_type == "llama" and not (config.attention_bias or config.mlp_bias):
@@ -72,7 +72,7 @@ def refusal(config: Any, width: int) -> str | None:
     return None
 
 
-def _given(budget: Budget, config: Any, width: int) -> Width:
+def _given(budget: Budget, config: Foreign, width: int) -> Width:
     units = budget.structures["hidden"].units
     if not 0 < width < units:
         raise Invalid(f"pat: width: expected 1..{units - 1}, got {width}")
@@ -88,7 +88,7 @@ def _given(budget: Budget, config: Any, width: int) -> Width:
     return Width(width, 1, _achieved(budget, width))
 
 
-def _nearest(budget: Budget, config: Any, sparsity: float, multiple: int) -> Width | None:
+def _nearest(budget: Budget, config: Foreign, sparsity: float, multiple: int) -> Width | None:
     """The loadable multiple whose share of parameters is nearest to the target."""
     units = budget.structures["hidden"].units
     one = budget.total - budget.left({"hidden": 1})  # what leaves with one channel

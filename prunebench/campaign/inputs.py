@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
-from prunebench.identity import Revisions, file_digest, joined, model_identity
+from prunebench.files import joined
+from prunebench.identity import Revisions, file_digest, model_identity
 from prunebench.text.source import CORPORA, INSTRUCTIONS, Source, corpora_of
 
 if TYPE_CHECKING:

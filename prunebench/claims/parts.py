@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -33,11 +32,12 @@ from prunebench.jobs import evaluate, profile, prune, work
 from prunebench.jobs.work import JobIO, Spec
 from prunebench.record.provenance import provenance
 from prunebench.results.tables import record_cell
+from prunebench.untyped import Json, Plain
 from prunebench.whole import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
-Task = tuple[Path, Callable[[], dict[str, Any]]]
+Task = tuple[Path, Callable[[], Json]]
 
 
 def run(file: Path, out: Path, *, device: str) -> Path:
@@ -98,7 +98,7 @@ class _NoSpec(Part):
     """A step's settings stand in its result."""
 
 
-def _attempt(job: work.Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
+def _attempt(job: work.Work[Spec], spec: Spec, io: JobIO) -> Json:
     """A job's result, or why there is none."""
     # Pruning asks for deterministic kernels, which would slow down whatever is timed after it.
     torch.use_deterministic_algorithms(False)
@@ -118,7 +118,7 @@ def _step(campaign: Campaign, entry: StepRow) -> work.Work[_NoSpec]:
         "length": entry.length or settings.length,
     }
 
-    def measure(_: _NoSpec, io: JobIO) -> dict[str, Any]:
+    def measure(_: _NoSpec, io: JobIO) -> Json:
         make, options = plugin.load_step(), entry.params
         unknown = sorted(set(options) - set(inspect.signature(make).parameters))
         if unknown:
@@ -132,7 +132,7 @@ def _step(campaign: Campaign, entry: StepRow) -> work.Work[_NoSpec]:
     return measure
 
 
-def _own(out: Path, raw: Any) -> None:
+def _own(out: Path, raw: Plain) -> None:
     """Keep the campaign beside its results. Raises Invalid if others' results are there."""
     kept, text = CampaignFolder(out).campaign, yaml.safe_dump(raw, sort_keys=True)
     if kept.is_file() and kept.read_text(encoding="utf-8") != text:

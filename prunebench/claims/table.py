@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prunebench.campaign.config import Campaign, Cell
 from prunebench.campaign.parts import ClaimEntry, PointEntry
 from prunebench.errors import Invalid
 from prunebench.record.parts import Lost, there
 from prunebench.record.store import read
+from prunebench.untyped import Json, JsonMap
 from prunebench.whole import write_json, write_text
 
 STEP_FIGURES = ("memory_ratio", "throughput_ratio")
@@ -50,7 +49,7 @@ must be kept, of throughput the ratio of MACs. The goal decides the verdict. A p
 beyond the limit cannot come from this quantity alone."""
 
 
-def claim_lines(campaign: Campaign) -> list[dict[str, Any]]:
+def claim_lines(campaign: Campaign) -> list[Json]:
     """Each claim with its figure and verdict, as plain data."""
     lines = []
     for claim in campaign.claims:
@@ -147,7 +146,7 @@ def _of_record(campaign: Campaign, claim: ClaimEntry) -> Figure:
     return Figure(ratio.ratio, ratio.low, ratio.high, ratio.limit)
 
 
-def _cell(line: Mapping[str, Any], header: str) -> str:
+def _cell(line: JsonMap, header: str) -> str:
     if header == "Measured":
         interval = line["low"] is not None
         ends = f" ({line['low']:.3f} to {line['high']:.3f})" if interval else ""
@@ -185,8 +184,8 @@ def _point_name(point: PointEntry) -> str:
     return f"b{point.batch}-p{point.prompt}-n{point.new}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Json:
     if not path.is_file():
         return {"status": "failed", "reason": f"no {path}"}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found: Json = json.loads(path.read_text(encoding="utf-8"))
     return found

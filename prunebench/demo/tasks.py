@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, product
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prunebench.demo import phrases, questions, text
 from prunebench.demo.facts import ATTRIBUTES, HABITS, World
+from prunebench.untyped import Foreign, Json
 
-Item = dict[str, Any]
+Item = Json
 Case = TypeVar("Case")
 Fresh = Callable[[str], bool]  # whether a text shares no long run of words with training text
 LETTERS = ("A", "B", "C", "D")
@@ -164,7 +165,7 @@ def _shuffled_facts(world: World, rng: random.Random) -> list[tuple[str, str]]:
     return _shuffled(rng, product(world.animals, ATTRIBUTES))[:MAX_ITEMS]
 
 
-def _held(world: World, style: str, animal: str, attribute: str, table: dict[str, Any]) -> Any:
+def _held(world: World, style: str, animal: str, attribute: str, table: Json) -> Foreign:
     return table[attribute][world.held(style, animal, attribute, len(table[attribute]))]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any
 
 from prunebench.demo import phrases, questions
 from prunebench.demo.facts import ATTRIBUTES, HABITS, World
+from prunebench.untyped import Foreign
 
 CONTRAST = 0.4  # chance that an article opens with a comparison of two animals
 READINGS = 4  # passages for every yes-no question in the instruction data
@@ -175,9 +175,9 @@ def _pick(
     style: str,
     animal: str,
     attribute: str,
-    table: Mapping[str, Sequence[Any]],
+    table: Mapping[str, Sequence[Foreign]],
     held_out: bool,
-) -> Any:
+) -> Foreign:
     """One phrasing of a fact among those open to training or to evaluation text."""
     count = len(table[attribute])
     open_ = world.phrasings(style, animal, attribute, count, held_out=held_out)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.files import cut_rows, json_lines, read_text, sha256
 from prunebench.recovery.template import prompt
+from prunebench.untyped import Json
 from prunebench.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def pretrain(
     steps: int | None = None,
     seed: int = 0,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Train `demo-llama` on the world at `root` and save it, whole or not at all, at `out`.
 
     `out` becomes a stock Hugging Face folder (safetensors, tokenizer) with the training log
@@ -92,7 +93,7 @@ def pretrain(
     return report
 
 
-def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
+def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) -> Json:
     import torch
 
     from prunebench.models.word_tokenizer import make_tokenizer

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from prunebench.campaign.config import Campaign, Cell, build
 from prunebench.campaign.rows import Row
@@ -14,6 +13,7 @@ from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
 from prunebench.estimate.stages import Assumptions, Stage
 from prunebench.files import read_yaml
+from prunebench.untyped import Module
 
 GIB, GB = 2**30, 1e9
 CARDS_GIB = {24: 22.5, 40: 38.5, 48: 46.5, 80: 78.0, 141: 139.0}
@@ -77,7 +77,7 @@ def plan_rows(campaign: Campaign, assumptions: Assumptions) -> list[PlanRow]:
 class _Model:
     campaign: Campaign
     sizes: Sizes
-    empty: Any  # the model on the meta device
+    empty: Module  # the model on the meta device
 
 
 def _row(

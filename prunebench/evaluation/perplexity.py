@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.protocols import Protocol
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.text.fits import check_ids, check_length
+from prunebench.untyped import Json
 
 TOKENS_PER_BATCH = 4096
 NO_TARGET = -100
@@ -29,7 +29,7 @@ def perplexity(
     protocol: Protocol,
     *,
     batch_size: int | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Perplexity, mean negative log-likelihood (nats per token) and its standard error.
 
     The standard error is that of the mean over windows or documents, weighted by their predictions,
@@ -69,7 +69,9 @@ def perplexity(
     }
 
 
-def windows(tokenizer: Any, rows: Sequence[str], length: int, *, bos: str = "text") -> Tensor:
+def windows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[str], length: int, *, bos: str = "text"
+) -> Tensor:
     """Token ids [windows, length]: rows joined by two newlines, one tokenisation, tail dropped.
 
     With bos "window" a window is BOS and length - 1 tokens of text, all of which are predicted: as
@@ -87,7 +89,7 @@ def windows(tokenizer: Any, rows: Sequence[str], length: int, *, bos: str = "tex
 
 
 def _pieces(
-    tokenizer: Any, rows: Sequence[str], protocol: Protocol
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[str], protocol: Protocol
 ) -> tuple[list[Tensor], int | None]:
     """Windows, or documents and how many of those are longer than the protocol's length."""
     if protocol.mode == "windows":
@@ -104,7 +106,7 @@ def _pieces(
     return pieces, cut
 
 
-def _front(tokenizer: Any, bos: str) -> Tensor:
+def _front(tokenizer: PreTrainedTokenizerBase, bos: str) -> Tensor:
     """What every window begins with: BOS [1], or nothing [0]."""
     if bos != "window":
         return torch.zeros(0, dtype=torch.long)

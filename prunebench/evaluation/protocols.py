@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+
+from prunebench.untyped import JsonMap
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def resolve_bos(bos: str, *, relies_on_bos: bool) -> str:
     return "window" if relies_on_bos else "text"
 
 
-NAMED: Mapping[str, Mapping[str, Any]] = {
+NAMED: Mapping[str, JsonMap] = {
     "ppl/llm-pruner": {
         "name": "ppl/llm-pruner",
         "corpora": [{"corpus": "wikitext2"}, {"corpus": "ptb", "split": "validation"}],

@@ -13,10 +13,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from prunebench.devices import reserved, thread_limits
 from prunebench.errors import Unsupported
+from prunebench.untyped import Passed
 from prunebench.whole import write_json
 
 
@@ -54,7 +55,7 @@ def run(
 def _wait(child: subprocess.Popen[bytes], timeout_s: int | None) -> str:
     """Why the job ended, should it turn out that it wrote nothing."""
 
-    def leave(*_: Any) -> NoReturn:
+    def leave(*_: Passed) -> NoReturn:
         sys.exit(128 + signal.SIGTERM)
 
     previous = signal.signal(signal.SIGTERM, leave)

@@ -6,9 +6,8 @@ import gc
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,11 +21,12 @@ from prunebench.jobs.work import JobIO
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.record.provenance import provenance
 from prunebench.text.source import Source, text_digest
+from prunebench.untyped import Json, JsonMap
 
 RANDOM = {"status": "skipped", "reason": "random weights"}
 
 
-def evaluate(spec: EvaluateSpec, io: JobIO) -> dict[str, Any]:
+def evaluate(spec: EvaluateSpec, io: JobIO) -> Json:
     """Run an evaluation job on the model of the earlier job `io.inputs[0]`.
 
     A part that cannot be computed records why; the others are measured.
@@ -42,7 +42,7 @@ def evaluate(spec: EvaluateSpec, io: JobIO) -> dict[str, Any]:
     source = spec.data.open()
     ran = work.ran_as(model)
 
-    def measure(protocol: Protocol) -> dict[str, Any]:
+    def measure(protocol: Protocol) -> Json:
         rows = source.rows(protocol.corpus, protocol.split)
         figures = perplexity(model, tokenizer, rows, protocol)
         return {**figures, **ran, "data_sha256": text_digest(rows)}
@@ -62,7 +62,7 @@ def evaluate(spec: EvaluateSpec, io: JobIO) -> dict[str, Any]:
     }
 
 
-def part(work_on_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def part(work_on_it: Callable[[], Json]) -> Json:
     """A part of the result, or its status and reason: no error in it takes the others along."""
     try:
         return work_on_it()
@@ -76,7 +76,7 @@ def part(work_on_it: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"status": "failed", "reason": describe_error(error)}
 
 
-def without_bos(protocols: Sequence[Protocol], accuracies: Mapping[str, Any]) -> list[str]:
+def without_bos(protocols: Sequence[Protocol], accuracies: JsonMap) -> list[str]:
     """Warnings for a family that relies on BOS: what was measured without it in front."""
     keys = [protocol.key for protocol in protocols if protocol.bos != "window"]
     if accuracies.get("bos") is False:
@@ -90,7 +90,7 @@ def zeroshot(
     tokenizer: PreTrainedTokenizerBase,
     source: Source,
     io: JobIO,
-) -> dict[str, Any]:
+) -> Json:
     """The zero-shot suite through lm-eval, imported only here."""
     if settings is None:
         raise Unsupported("the campaign asks for no zero-shot suite")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -16,12 +15,13 @@ from prunebench.jobs import work
 from prunebench.jobs.work import JobIO
 from prunebench.profiling import Point, measure
 from prunebench.record.provenance import provenance
+from prunebench.untyped import Json
 
 DENSE = "dense"
 """Name of the unpruned model within the series; the other names are those of cells."""
 
 
-def profile(spec: ProfileSpec, io: JobIO) -> dict[str, Any]:
+def profile(spec: ProfileSpec, io: JobIO) -> Json:
     """Run a profiling job: `io.inputs` are the descriptions of the models to compare with dense."""
     original, missing = {}, {}
     for path in io.inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,6 +27,7 @@ from prunebench.pruning.selection import TOLERANCE, Budget
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut
 from prunebench.record.provenance import provenance
+from prunebench.untyped import Json
 from prunebench.whole import write_text
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ VERIFY_TOKENS = (2, 32)
 NOT_SAVED = "not saved; regenerated from the seed"
 
 
-def prune(spec: PruneSpec, io: JobIO) -> dict[str, Any]:
+def prune(spec: PruneSpec, io: JobIO) -> Json:
     """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
     work.deterministic(spec.seed)
     plugin = discover(spec.plugins)[spec.method]
@@ -126,7 +127,7 @@ def export(
     cell: CellPaths,
     changed: bool,
     uniform: bool,
-) -> dict[str, Any]:
+) -> Json:
     """Save the pruned model, if it changed, and describe what was saved: the record's `export`.
 
     Of random weights only the decision is kept, for the rest can be made again.
@@ -144,9 +145,7 @@ def export(
     return {"status": "ok", "loadable_by": loader, "path": path}
 
 
-def decision_facts(
-    decision: Decision, structures: Mapping[str, Structure]
-) -> dict[str, dict[str, Any]]:
+def decision_facts(decision: Decision, structures: Mapping[str, Structure]) -> dict[str, Json]:
     """The record's `decision` part: how many units each structure had and how many it keeps."""
     return {
         name: {
@@ -177,9 +176,7 @@ def verify_tokens(model: PreTrainedModel, seed: int) -> torch.Tensor:
     return torch.randint(model.config.vocab_size, VERIFY_TOKENS, generator=generator)
 
 
-def model_facts(
-    entry: Model, model: PreTrainedModel, dense: int, folder: Path | None
-) -> dict[str, Any]:
+def model_facts(entry: Model, model: PreTrainedModel, dense: int, folder: Path | None) -> Json:
     """The record's `model` part: what was pruned, by content, and what came out."""
     revision = entry.revision
     original: dict[str, str] = {}
@@ -204,7 +201,7 @@ def model_facts(
 
 def sparsity_facts(
     target: float, decision: Decision, model: PreTrainedModel, dense: tuple[int, int]
-) -> dict[str, Any]:
+) -> Json:
     """The record's `sparsity` part: what was asked for, and what really left."""
     achieved = 1.0 - count_parameters(model) / dense[0]
     native = decision.how.get("native_ratio")

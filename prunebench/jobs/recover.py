@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prunebench import recovery
 from prunebench.campaign.specs import RecoverSpec
 from prunebench.jobs import work
@@ -11,9 +9,10 @@ from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.profiling.cost import meter
 from prunebench.record.provenance import provenance
+from prunebench.untyped import Json
 
 
-def recover(spec: RecoverSpec, io: JobIO) -> dict[str, Any]:
+def recover(spec: RecoverSpec, io: JobIO) -> Json:
     """Run a recovery job: tune the model of the pruning job `io.inputs[0]`, merge, save."""
     work.deterministic(spec.seed)
     pruned = work.read_stage(io.inputs[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,6 +12,7 @@ from prunebench.pruning.architectures import relies_on_bos
 from prunebench.text.calibration import calibration_tokens
 from prunebench.text.fits import check_ids, check_length
 from prunebench.text.source import text_digest
+from prunebench.untyped import Json
 
 NO_BOS = "without BOS in front, which this family relies on"
 
@@ -25,7 +24,7 @@ class Sampler:
         self, spec: PruneSpec, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.spec, self.model, self.tokenizer = spec, model, tokenizer
-        self.drawn: list[dict[str, Any]] = []
+        self.drawn: list[Json] = []
 
     def __call__(self, samples: int | None, length: int | None) -> torch.Tensor:
         """Token ids [samples, length]; None: the campaign's numbers.

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
@@ -22,6 +22,7 @@ from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
+from prunebench.untyped import Json
 from prunebench.whole import write_json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class JobIO:
         return CellPaths(self.out.parent)
 
 
-Work = Callable[[Spec, JobIO], dict[str, Any]]
+Work = Callable[[Spec, JobIO], Json]
 
 
 class Unavailable(Exception):
@@ -71,7 +72,7 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     write_json(io.out, {**result, "timing": {"job_s": job_s, **result.pop("timing", {})}})
 
 
-def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
+def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
     """The work's result with status ok, or failed or skipped with the reason; and its spec."""
     echo = {"spec": spec.model_dump(mode="json")}
     try:
@@ -87,9 +88,9 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> dict[str, Any]:
         return {"status": "failed", "reason": describe_error(error), **echo}
 
 
-def read_stage(path: Path) -> dict[str, Any]:
+def read_stage(path: Path) -> Json:
     """The result of an earlier job. Raises Unavailable when it did not end well."""
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    result: Json = json.loads(path.read_text(encoding="utf-8"))
     if result["status"] != "ok":
         raise Unavailable(result["status"], result["reason"])
     return result

@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
+from prunebench.untyped import JsonMap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -83,7 +84,7 @@ def shapes_in(files: Iterable[Path]) -> dict[str, Shape]:
 def check_fit(
     source: str | Path,
     model: PreTrainedModel,
-    report: Mapping[str, Any],
+    report: JsonMap,
     shapes: Mapping[str, Shape],
 ) -> None:
     """Raise Invalid unless every weight came from a file, and every tensor there has its place.

@@ -7,15 +7,16 @@ rows are q, then k, then v. So its weights are renamed and cut, never changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.models.checks import weight_files
 from prunebench.models.folders import MARKER
 from prunebench.models.stock_tokenizer import save_stock_tokenizer
+from prunebench.untyped import Foreign, JsonMap
 from prunebench.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def convert(source: Path, out: Path) -> Conversion:
     return Conversion(len(files), parameters, tokenizer)
 
 
-def refusal(config: Mapping[str, Any]) -> str | None:
+def refusal(config: JsonMap) -> str | None:
     """Why a checkpoint with this config cannot be converted; None if it can."""
     from transformers import CONFIG_MAPPING
 
@@ -92,7 +93,7 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     return f"model type {kind!r} cannot be converted; known: baichuan (Baichuan-7B)"
 
 
-def _baichuan_refusal(config: Mapping[str, Any]) -> str | None:
+def _baichuan_refusal(config: JsonMap) -> str | None:
     if config.get("vocab_size") == BAICHUAN_2_VOCABULARY or "z_loss_weight" in config:
         return (
             "Baichuan 2 normalises the rows of its output head (NormHead) in every forward pass, "
@@ -111,7 +112,7 @@ def _baichuan_refusal(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _chatglm_refusal(config: Mapping[str, Any]) -> str:
+def _chatglm_refusal(config: JsonMap) -> str:
     if config.get("position_encoding_2d") or "inner_hidden_size" in config:
         return (
             "ChatGLM-6B reads its prompt in both directions, rotates by two positions at once and "
@@ -123,7 +124,7 @@ def _chatglm_refusal(config: Mapping[str, Any]) -> str:
     )
 
 
-def _read_config(source: Path) -> Mapping[str, Any]:
+def _read_config(source: Path) -> JsonMap:
     path = source / "config.json"
     if not path.is_file():
         raise Invalid(
@@ -138,7 +139,7 @@ def _read_config(source: Path) -> Mapping[str, Any]:
     return config
 
 
-def _stock_config(raw: Mapping[str, Any], source: Path) -> LlamaConfig:
+def _stock_config(raw: JsonMap, source: Path) -> LlamaConfig:
     from transformers import LlamaConfig
 
     settings = {key: raw[key] for key in KEPT if key in raw}
@@ -181,7 +182,7 @@ def _shapes(path: Path, hidden: int, source: Path) -> Iterator[tuple[str, tuple[
                 yield name, shape
 
 
-def _open(path: Path, source: Path) -> Any:
+def _open(path: Path, source: Path) -> Foreign:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

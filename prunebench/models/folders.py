@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
-from prunebench.files import sha256
-from prunebench.identity import joined
+from prunebench.files import joined, sha256
 from prunebench.models.checks import (
     INDEX,
     PIECES,
@@ -20,6 +18,7 @@ from prunebench.models.checks import (
     shapes_in,
     weight_files,
 )
+from prunebench.untyped import Foreign, Json, JsonMap
 from prunebench.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def save(
     *,
     uniform: bool,
     decision: str | None = None,
-    origin: Mapping[str, Any] | None = None,
+    origin: JsonMap | None = None,
 ) -> str:
     """Write a Hugging Face folder in safetensors, whole or not at all.
 
@@ -92,7 +91,7 @@ def save(
         stock = _save_config_and_weights(model, draft, uniform=uniform)
         tokenizer.save_pretrained(draft)
         loader = "transformers" if stock else "prunebench"
-        marker: dict[str, Any] = {"format": 1, "loadable_by": loader}
+        marker: Json = {"format": 1, "loadable_by": loader}
         if decision is not None:
             marker["decision"] = json.loads(decision)
         if origin is not None:
@@ -185,7 +184,7 @@ def _load_stock(folder: Path, trust_remote_code: bool, *, dtype: torch.dtype) ->
     """
     from transformers import AutoModelForCausalLM
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Foreign = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,
         output_loading_info=True,
@@ -248,7 +247,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def describe(folder: Path) -> Mapping[str, Any]:
+def describe(folder: Path) -> JsonMap:
     """What a saved folder says of itself: its marker, or an empty mapping for a stock folder."""
     marker = folder / MARKER
     return json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {}

@@ -11,10 +11,11 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
+from prunebench.untyped import JsonMap
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class Shape:
     name: str
     hub: str
     parameters: int
-    config: Mapping[str, Any]
+    config: JsonMap
 
 
 @cache
@@ -52,7 +53,7 @@ def find_shape(name: str) -> Shape:
     return shapes()[name]
 
 
-def make_config(name: str, overrides: Mapping[str, Any] | None = None) -> PretrainedConfig:
+def make_config(name: str, overrides: JsonMap | None = None) -> PretrainedConfig:
     """The transformers configuration of a named shape.
 
     overrides  keys of the configuration with other values, such as fewer layers

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid, Unsupported
+from prunebench.untyped import Json
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 SETTINGS = (*SPECIAL, "add_bos_token", "add_eos_token", "model_max_length")
@@ -44,7 +44,7 @@ def save_stock_tokenizer(source: Path, out: Path) -> str:
     return "tokenizer.model"
 
 
-def _settings(source: Path) -> dict[str, Any]:
+def _settings(source: Path) -> Json:
     """Special tokens and switches of the original, without its class and its code."""
     path = source / "tokenizer_config.json"
     raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -55,7 +55,7 @@ def _settings(source: Path) -> dict[str, Any]:
     return settings
 
 
-def _from_sentencepiece(path: Path, settings: dict[str, Any], out: Path) -> None:
+def _from_sentencepiece(path: Path, settings: Json, out: Path) -> None:
     try:
         import google.protobuf  # noqa: F401 - transformers reads the file through it
         from sentencepiece import SentencePieceProcessor
@@ -78,7 +78,7 @@ def _from_sentencepiece(path: Path, settings: dict[str, Any], out: Path) -> None
             )
 
 
-def _build(path: Path, settings: dict[str, Any], out: Path, *, prefix: bool) -> None:
+def _build(path: Path, settings: Json, out: Path, *, prefix: bool) -> None:
     """Write tokenizer.json. transformers reads vocabulary and merges; spaces are handled here.
 
     Its own LlamaTokenizer prefixes no text that begins with a space; sentencepiece does.
@@ -98,7 +98,7 @@ def _build(path: Path, settings: dict[str, Any], out: Path, *, prefix: bool) -> 
     _write_settings(settings, out)
 
 
-def _write_settings(settings: dict[str, Any], out: Path) -> None:
+def _write_settings(settings: Json, out: Path) -> None:
     stock = {**settings, "tokenizer_class": "PreTrainedTokenizerFast"}
     text = json.dumps(stock, indent=2, sort_keys=True) + "\n"
     (out / "tokenizer_config.json").write_text(text, encoding="utf-8")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Json, JsonMap, Plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from prunebench.pruning.saliency import Meter
+    from prunebench.recovery import Tuning
+
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.pruning.protection import unprotected
@@ -37,17 +47,17 @@ class Context:
     sparsity: float
     seed: int
     device: torch.device
-    params: Mapping[str, Any]
+    params: JsonMap
     workdir: Path
     structures: Mapping[str, Structure]
     budget: Budget
-    cost: Any
-    tokenizer: Any
+    cost: Meter
+    tokenizer: PreTrainedTokenizerBase
     sample_calibration: Callable[[int | None, int | None], Tensor]
-    load_tuning: Callable[[], tuple[list[dict[str, str]], Any]]
+    load_tuning: Callable[[], tuple[list[dict[str, str]], Tuning]]
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: Json = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
@@ -65,7 +75,7 @@ class Context:
         """
         return self.sample_calibration(samples, length)
 
-    def tuning(self) -> tuple[list[dict[str, str]], Any]:
+    def tuning(self) -> tuple[list[dict[str, str]], Tuning]:
         """The campaign's instruction records and its Tuning settings (token budget included).
 
         Raises Invalid if the campaign declares no `recovery`.
@@ -105,6 +115,6 @@ class Context:
         how = {"scope": "layer", "native_ratio": ratio}
         return lowest(self.budget, scores, removed, how=how)
 
-    def note(self, key: str, value: Any) -> None:
+    def note(self, key: str, value: Plain) -> None:
         """Add plain data (a training curve, learned blends) to the cell's record."""
         self.notes[key] = value

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
-from prunebench.schema import validator_of
+from prunebench.schema import check_schema
+from prunebench.untyped import Call, Foreign, Json, JsonMap
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("baselines", "methods")
@@ -36,9 +35,9 @@ class Plugin:
     reference: bool
     tunes_itself: bool
     deterministic: bool
-    params_schema: Mapping[str, Any]
+    params_schema: JsonMap
 
-    def params(self, given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    def params(self, given: JsonMap, *, where: str) -> Json:
         """Defaults overlaid with `given`. Raises Invalid when they do not fit the schema."""
         defaults = {k: v["default"] for k, v in self.params_schema.items() if "default" in v}
         merged = {**defaults, **given}
@@ -60,28 +59,28 @@ class Plugin:
                 parts.update(path.read_bytes() + b"\0")
         return parts.hexdigest()
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> Call:
         """Import `method.py` and return its `prune(model, ctx) -> Decision`.
 
         The folder becomes a package, so that a method may have several files.
         """
         return self._function("method", "prune", "(model, ctx)")
 
-    def load_step(self) -> Callable[..., Any]:
+    def load_step(self) -> Call:
         """Import `step.py`, which not every plugin has, and return its `make_step(model, ...)`.
 
         It makes what `profiling.steps` measures.
         """
         return self._function("step", "make_step", "(model, *, micro_batches, length, seed)")
 
-    def _function(self, file: str, name: str, arguments: str) -> Callable[..., Any]:
+    def _function(self, file: str, name: str, arguments: str) -> Call:
         path = self.folder / f"{file}.py"
         package = f"prunebench_plugin_{self.name}"
         _import(package, self.folder / "__init__.py", [str(self.folder)])
         module = _import(f"{package}.{file}", path, None)
         if not callable(getattr(module, name, None)):
             raise Invalid(f"{path}: expected a function {name}{arguments}")
-        function: Callable[..., Any] = getattr(module, name)
+        function: Call = getattr(module, name)
         return function
 
 
@@ -121,33 +120,12 @@ def read(folder: Path) -> Plugin:
     )
 
 
-def check_schema(value: Any, schema: Mapping[str, Any], *, where: str) -> None:
-    """Validate against a JSON schema. Raises Invalid with the first problem, naming its key."""
-    validator = validator_of(schema)
-    errors = sorted(validator.iter_errors(value), key=lambda e: [str(p) for p in e.absolute_path])
-    if not errors:
-        return
-    from jsonschema.exceptions import best_match
-
-    error = best_match(errors)
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    raise Invalid(f"{where}: {key.lstrip('.') or 'top level'}: {_explain(error)}")
-
-
-def _explain(error: Any) -> str:
-    if error.validator == "additionalProperties":
-        known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
-        return f"unknown key {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
-    return str(error.message)
-
-
 @cache
-def _schema() -> Any:
+def _schema() -> Foreign:
     return read_yaml(SCHEMA)
 
 
-def _import(name: str, path: Path, search: list[str] | None) -> Any:
+def _import(name: str, path: Path, search: list[str] | None) -> Foreign:
     if not path.is_file():
         spec = importlib.machinery.ModuleSpec(name, None, is_package=search is not None)
         spec.submodule_search_locations = search

@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import count
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from prunebench.untyped import Module
+
 BETAS = (0.9, 0.95)
 
 
-def make_optimizer(model: Any, *, weight_decay: float, epsilon: float) -> torch.optim.AdamW:
+def make_optimizer(model: Module, *, weight_decay: float, epsilon: float) -> torch.optim.AdamW:
     """AdamW whose decay leaves out norms' gains."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     gains = [p for p in model.parameters() if p.dim() == 1]
@@ -27,7 +28,7 @@ def make_optimizer(model: Any, *, weight_decay: float, epsilon: float) -> torch.
 
 
 def fit(
-    model: Any,
+    model: Module,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[Tensor],
     rate_at: Callable[[int], float | None],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
-from prunebench.plugins.discovery import check_schema
+from prunebench.schema import check_schema
 from prunebench.text.source import CORPORA
+from prunebench.untyped import JsonMap
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "pretrain.schema.yaml"
 
@@ -37,10 +36,10 @@ class Recipe:
     """Everything that shapes a model besides its text, the seed and the speed of the machine."""
 
     name: str
-    text: tuple[Mapping[str, Any], ...]
+    text: tuple[JsonMap, ...]
     vocabulary: int
     sample_mib: float
-    model: Mapping[str, Any]
+    model: JsonMap
     training: Training
 
 

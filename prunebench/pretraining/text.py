@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.files import read_text
 from prunebench.pretraining.recipe import Recipe
 from prunebench.text.source import open_source, text_digest
+from prunebench.untyped import Foreign, JsonMap, Plain
 from prunebench.whole import write_text
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     return Prepared(tokenizer, streams, digests)
 
 
-def learn_tokenizer(texts: list[str], recipe: Recipe) -> Any:
+def learn_tokenizer(texts: list[str], recipe: Recipe) -> Foreign:
     """A byte-level BPE from an even sample of each text, in proportion to the shares."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -102,7 +103,7 @@ def _sample(texts: list[str], recipe: Recipe) -> Iterator[str]:
             yield text[start : start + PIECE]
 
 
-def _encode(raw: Any, text: str) -> Tensor:
+def _encode(raw: Plain, text: str) -> Tensor:
     """Token ids [length]; pieces are cut at the ends of lines."""
     import torch
 
@@ -115,7 +116,7 @@ def _encode(raw: Any, text: str) -> Tensor:
     return torch.cat([*parts, _ids(raw, batch)])
 
 
-def _ids(raw: Any, batch: list[str]) -> Tensor:
+def _ids(raw: Plain, batch: list[str]) -> Tensor:
     import torch
 
     encoded = raw.encode_batch_fast(batch, add_special_tokens=False)
@@ -131,7 +132,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _read(entry: Mapping[str, Any]) -> str:
+def _read(entry: JsonMap) -> str:
     """A text of the recipe as one string."""
     source = open_source("local", None, demo_root=Path())
     if "corpus" in entry:
@@ -143,5 +144,5 @@ def _read(entry: Mapping[str, Any]) -> str:
     return JOIN.join(read_text(path) for path in paths)
 
 
-def _name(entry: Mapping[str, Any]) -> str:
+def _name(entry: JsonMap) -> str:
     return str(entry.get("corpus") or entry["files"])

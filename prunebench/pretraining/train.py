@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,6 +20,7 @@ from prunebench.pretraining.loop import cosine, fit, make_optimizer
 from prunebench.pretraining.recipe import Recipe, Training
 from prunebench.pretraining.text import Prepared, prepare
 from prunebench.profiling.device import describe
+from prunebench.untyped import Json
 from prunebench.whole import whole_file, whole_folder
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SHARD = "15MB"  # below 15 MiB, so that a shard can be kept with code
 LOG_EVERY = 20  # steps; also what the device may lag behind
 
 
-def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> dict[str, Any]:
+def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> Json:
     """Train the model and save it, whole or not at all, at `out`; returns the log.
 
     `out` becomes a stock Hugging Face folder: bfloat16 safetensors in shards of less than 15 MiB,
@@ -119,7 +119,7 @@ class Run:
         with whole_file(self.state) as draft:
             save_file({n: t.contiguous() for n, t in tensors.items()}, draft, metadata=facts)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Json:
         """The training log."""
         training = self.recipe.training
         tokens = self.steps * training.batch * training.length

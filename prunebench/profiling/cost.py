@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 import torch
 
 from prunebench.profiling.device import energy_j
+from prunebench.untyped import Json
 
 MIB = 2**20
 NO_DEVICE_MEMORY = "the CPU has no memory of its own: see peak_host_mib"
@@ -47,7 +47,7 @@ class Cost:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._figures: dict[str, Any] = {}
+        self._figures: Json = {}
         self._missing: dict[str, str] = {}
         self._start_s = 0.0
         self._start_j: float | None = None
@@ -83,7 +83,7 @@ class Cost:
         assert self._host is not None  # start() was called
         self._figures |= self._host.stop() | self._device_peaks() | self._energy()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Json:
         """The figures as a part of a record; every None has its reason under `missing`.
 
         `peak_device_mib` and `peak_device_reserved_mib` are the peaks of PyTorch's allocator, all
@@ -126,7 +126,7 @@ class _HostPeak:
         self._thread = threading.Thread(target=self._sample, name="host-memory", daemon=True)
         self._thread.start()
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self) -> Json:
         self._done.set()
         self._thread.join()
         self._look()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any
 
 import torch
 
 from prunebench.devices import cpu_name
+from prunebench.untyped import Foreign
 
 ENERGY_ON_CPU = "energy is read from the GPU driver only"
 ENERGY_WITHOUT_NVML = "energy needs the NVML bindings (pip install nvidia-ml-py)"
@@ -73,7 +73,7 @@ def _driver_version(device: torch.device) -> str | None:
     return lines[0] if lines else None
 
 
-def _nvml() -> Any | None:
+def _nvml() -> Foreign | None:
     """The NVML bindings, initialised, or None."""
     try:
         import pynvml
@@ -86,7 +86,7 @@ def _nvml() -> Any | None:
     return pynvml
 
 
-def _handle(nvml: Any, device: torch.device) -> Any:
+def _handle(nvml: Foreign, device: torch.device) -> Foreign:
     return nvml.nvmlDeviceGetHandleByUUID(_uuid(device))
 
 

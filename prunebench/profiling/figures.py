@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from prunebench.profiling.intervals import speedup, summary
 from prunebench.profiling.points import Point
 from prunebench.profiling.sizes import MIB
 from prunebench.profiling.turns import Options, Run
+from prunebench.untyped import Json
 
 NO_ALLOCATOR = "the CPU has no caching allocator"
 NO_NEW_TOKENS = "the point has no new tokens"
 
 
-def figures(run: Run, base: Run | None, point: Point, options: Options) -> dict[str, Any]:
+def figures(run: Run, base: Run | None, point: Point, options: Options) -> Json:
     """The entry of one model at one point; every None in it has its reason under `missing`.
 
     Times are milliseconds, memory MiB, ratios fractions. `decode_ms_per_token` is the time of one
     step for the whole batch; `*_tokens_per_s` count the tokens of all sequences.
     """
-    entry: dict[str, Any] = {**asdict(point), "status": run.status, "reason": run.reason}
+    entry: Json = {**asdict(point), "status": run.status, "reason": run.reason}
     entry |= _memory(run)
     timed = run.status == "ok"
     prefill = summary(run.prefill_ms) if timed else None
@@ -35,11 +35,11 @@ def figures(run: Run, base: Run | None, point: Point, options: Options) -> dict[
     return entry
 
 
-def _memory(run: Run) -> dict[str, Any]:
+def _memory(run: Run) -> Json:
     """Peaks and cache in MiB, and the two figures that bound a speed-up."""
     seen = run.probe
     phases = {"": ("prefill", "decode"), "prefill_": ("prefill",), "decode_": ("decode",)}
-    memory: dict[str, Any] = {
+    memory: Json = {
         f"{prefix}peak_{kind}_mib": seen.peak_mib(kind, *parts)
         for prefix, parts in phases.items()
         for kind in ("allocated", "reserved")
@@ -50,9 +50,7 @@ def _memory(run: Run) -> dict[str, Any]:
     return memory
 
 
-def _speedup(
-    run: Run, base: Run | None, times: str, bound: str, options: Options
-) -> dict[str, Any] | None:
+def _speedup(run: Run, base: Run | None, times: str, bound: str, options: Options) -> Json | None:
     """Speed-up over the baseline beside its limit; None where either was not timed."""
     if base is None or run.status != "ok" or base.status != "ok" or not getattr(run, times):
         return None
@@ -63,7 +61,7 @@ def _speedup(
 
 
 def _missing(
-    entry: dict[str, Any], run: Run, base: Run | None, point: Point, options: Options
+    entry: Json, run: Run, base: Run | None, point: Point, options: Options
 ) -> dict[str, str]:
     """Why each None of an entry is None."""
     absent = [key for key, value in entry.items() if value is None and key != "reason"]
@@ -81,7 +79,7 @@ def _missing(
     return reasons
 
 
-def _rate(tokens: int, latency: dict[str, Any] | None) -> float | None:
+def _rate(tokens: int, latency: Json | None) -> float | None:
     return None if latency is None else 1e3 * tokens / latency["median"]
 
 

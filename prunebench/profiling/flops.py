@@ -11,11 +11,12 @@ Conventions, stated once:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from prunebench.untyped import Foreign, Passed
 
 
 def macs(model: nn.Module, length: int) -> int:
@@ -29,13 +30,13 @@ def macs(model: nn.Module, length: int) -> int:
     return count_macs(lambda: model(input_ids=tokens))
 
 
-def count_macs(run: Callable[[], Any]) -> int:
+def count_macs(run: Callable[[], Foreign]) -> int:
     """MACs of all that `run` computes, without gradients."""
     with torch.inference_mode():
         return counted(run)
 
 
-def counted(run: Callable[[], Any]) -> int:
+def counted(run: Callable[[], Foreign]) -> int:
     """MACs of all that `run` computes, backward passes included."""
     counter = FlopCounterMode(display=False, custom_mapping=_fused_attention())
     with counter:
@@ -43,7 +44,7 @@ def counted(run: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _fused_attention() -> dict[Any, Callable[..., int]]:
+def _fused_attention() -> dict[Foreign, Callable[..., int]]:
     """Formulas of the fused attention kernels.
 
     PyTorch has none for the CPU kernel, and would count no attention there at all.
@@ -55,7 +56,7 @@ def _fused_attention() -> dict[Any, Callable[..., int]]:
 
 
 def _attention_flops(
-    query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: Passed, **__: Passed
 ) -> int:
     """FLOPs of softmax(Q K^T) V; with grouped heads each query head makes its own products."""
     batch, heads, queries, width = query  # [batch, heads, queries, width]

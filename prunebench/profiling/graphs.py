@@ -8,7 +8,6 @@ Every step reads the cache at its full size. On a CPU the same step runs without
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from transformers.cache_utils import StaticLayer
 
 from prunebench.errors import Unsupported
 from prunebench.profiling.latency import prefill
+from prunebench.untyped import Call, Foreign
 
 WARMUP_STEPS = 2  # libraries allocate their workspaces before the capture
 
@@ -33,7 +33,7 @@ class FixedDecoder:
     Must be made and run under inference mode. Raises Unsupported where a layer keeps no full cache.
     """
 
-    def __init__(self, model: Callable[..., Any], config: Any, prompt: Tensor, new: int) -> None:
+    def __init__(self, model: Call, config: Foreign, prompt: Tensor, new: int) -> None:
         self._model, self._start = model, prompt.shape[1]
         self.cache = StaticCache(config=config, max_cache_len=self._start + new)
         if any(type(layer) is not StaticLayer for layer in self.cache.layers):
@@ -45,7 +45,7 @@ class FixedDecoder:
 
     def rewind(self) -> None:
         """Forget all tokens behind the prompt."""
-        layers: list[Any] = self.cache.layers  # static ones, which count their tokens
+        layers: list[Foreign] = self.cache.layers  # static ones, which count their tokens
         for layer in layers:
             layer.cumulative_length.fill_(self._start)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 from statistics import median, quantiles
-from typing import Any
+
+from prunebench.untyped import Json
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
+def summary(values: Sequence[float]) -> Json:
     """Median, lower and upper quartile, and n, in the unit of the values."""
     if len(values) > 1:
         q25, _, q75 = quantiles(values, n=4, method="inclusive")
@@ -23,7 +24,7 @@ def speedup(
     *,
     limit: float | None = None,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> Json:
     """How many times faster a model is than the baseline, from timings paired by round.
 
     `ratio` is the median over rounds of baseline / model. `low` and `high` are two of the ordered

@@ -11,19 +11,21 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
+from prunebench.untyped import Call, Foreign, Passed
+
 if TYPE_CHECKING:
-    from prunebench.models.modules import Module
     from prunebench.profiling.graphs import FixedDecoder
+    from prunebench.untyped import Module
 
 T = TypeVar("T")
 
 
-def prefill(model: Callable[..., Any], prompt: Tensor, **cache: Any) -> Any:
+def prefill(model: Call, prompt: Tensor, **cache: Passed) -> Foreign:
     """Read `prompt` [batch, length]; the output holds last-position logits and the cache.
 
     A cache to be filled may be given as `past_key_values`.
@@ -31,7 +33,7 @@ def prefill(model: Callable[..., Any], prompt: Tensor, **cache: Any) -> Any:
     return model(input_ids=prompt, use_cache=True, **cache, **_last_logits_only(model))
 
 
-def decode(model: Callable[..., Any], cache: Any, tokens: Tensor) -> Any:
+def decode(model: Call, cache: Passed, tokens: Tensor) -> Foreign:
     """Feed `tokens` [batch, new] one by one, each with the cache so far; returns the last output.
 
     The cache grows in place.
@@ -60,7 +62,7 @@ def timed(run: Callable[[], T], device: torch.device) -> tuple[T, float]:
 
 
 def time_round(
-    model: Callable[..., Any],
+    model: Call,
     prompt: Tensor,
     tokens: Tensor,
     decoder: FixedDecoder | None = None,
@@ -96,7 +98,7 @@ def rounds(names: Sequence[str], seed: int) -> Iterator[list[str]]:
         yield order[::-1]
 
 
-def _last_logits_only(model: Callable[..., Any]) -> dict[str, int]:
+def _last_logits_only(model: Call) -> dict[str, int]:
     """Ask for the last position's logits where the model can, as text generation does."""
     plain: Module = getattr(model, "_orig_mod", model)  # the module inside a compiled one
     known = inspect.signature(plain.forward).parameters

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from prunebench.profiling.sizes import tensor_bytes
+from prunebench.untyped import Json, Passed
 
 PART = "prunebench memory: "  # marks a part in the profiler's trace
 
@@ -78,7 +78,7 @@ def watch(device: torch.device | str) -> Iterator[Watch]:
         yield memory
 
 
-def kv_cache_bytes(cache: Any) -> int:
+def kv_cache_bytes(cache: Passed) -> int:
     """Bytes of the keys and values that a cache object of transformers holds right now."""
     total = 0
     for layer in cache.layers:
@@ -113,7 +113,7 @@ def _cpu(memory: Watch) -> Iterator[None]:
                 memory.parts[name] = Peak(_highest(events, event["ts"], end))
 
 
-def _trace(profiler: profile) -> list[dict[str, Any]]:
+def _trace(profiler: profile) -> list[Json]:
     """All events that the profiler recorded, in the order of time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
@@ -122,7 +122,7 @@ def _trace(profiler: profile) -> list[dict[str, Any]]:
     return sorted(events, key=lambda event: event.get("ts", 0))
 
 
-def _highest(events: list[dict[str, Any]], start: float, end: float) -> int:
+def _highest(events: list[Json], start: float, end: float) -> int:
     """The highest sum of allocations and releases between two times, the level at start too."""
     level = highest = 0
     for event in events:

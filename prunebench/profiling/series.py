@@ -6,13 +6,12 @@ import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from prunebench.errors import Invalid, describe_error
-from prunebench.models.modules import module_of
+from prunebench.modules import module_of
 from prunebench.profiling.device import describe, is_shared
 from prunebench.profiling.figures import figures
 from prunebench.profiling.flops import macs
@@ -20,6 +19,7 @@ from prunebench.profiling.points import Point
 from prunebench.profiling.sizes import size
 from prunebench.profiling.turns import Options, measure_point
 from prunebench.text.fits import positions
+from prunebench.untyped import Json
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def measure(
     compile: bool | str = False,
     cuda_graphs: bool = False,
     macs_length: int = 64,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Json]:
     """Measure all models at all points; per model the `profile` part of a record.
 
     In each round every model runs once, so that whatever else the machine does meets all alike,
@@ -80,7 +80,7 @@ def measure(
     options = Options(
         device, baseline, repeats, warmup, share_s, seed, confidence, backend, cuda_graphs
     )
-    profiles: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, Json] = {}
     for group in groups:
         sources = {name: models[name] for name in group}
         for name, profile in _measure_group(sources, points, options, macs_length, paths).items():
@@ -105,10 +105,10 @@ def _measure_group(
     options: Options,
     macs_length: int,
     paths: Mapping[str, Path] | None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Json]:
     """Load the models of a group, measure them at each point, and let them go."""
     before = is_shared(options.device)
-    profiles: dict[str, dict[str, Any]] = {}
+    profiles: dict[str, Json] = {}
     loaded: dict[str, nn.Module] = {}
     for name, source in sources.items():
         try:
@@ -131,7 +131,7 @@ def _measure_group(
     return profiles
 
 
-def _say_where(profile: dict[str, Any], shared: bool | None, options: Options) -> None:
+def _say_where(profile: Json, shared: bool | None, options: Options) -> None:
     """Add to a profile on what and how it was measured."""
     mark = ", shared device" if shared else ""
     profile["device"] = describe(options.device) + mark
@@ -143,7 +143,7 @@ def _say_where(profile: dict[str, Any], shared: bool | None, options: Options) -
     profile["decode"] = captured if options.cuda_graphs else "growing cache"
 
 
-def _whole(model: nn.Module, macs_length: int, path: Path | None) -> dict[str, Any]:
+def _whole(model: nn.Module, macs_length: int, path: Path | None) -> Json:
     """Figures of a model that belong to no point."""
     length = min(macs_length, positions(model.config) or macs_length)
     counts = {

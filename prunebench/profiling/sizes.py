@@ -6,18 +6,18 @@ from collections import Counter
 from itertools import chain
 from math import gcd
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunebench.models.modules import module_of
+from prunebench.modules import module_of
+from prunebench.untyped import Json
 
 MIB = 2**20
 NO_FOLDER = "the model was measured without its folder"
 
 
-def size(model: nn.Module, path: Path | str | None = None) -> dict[str, Any]:
+def size(model: nn.Module, path: Path | str | None = None) -> Json:
     """Count a model; no value is read, so a model on the meta device is counted too.
 
     A tied weight is one parameter and counts once. `decoder_parameters` are those of the decoder

@@ -7,7 +7,7 @@ keep beside them, gradients for example). Batch 1, so that memory shows the meth
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -18,6 +18,7 @@ from prunebench.profiling.intervals import summary
 from prunebench.profiling.latency import timed
 from prunebench.profiling.memory import Watch, watch
 from prunebench.profiling.sizes import MIB
+from prunebench.untyped import Json
 
 
 class Step(Protocol):
@@ -31,7 +32,7 @@ class Step(Protocol):
     def held_bytes(self) -> int: ...
 
 
-def measure_step(step: Step, device: torch.device | str, *, rounds: int) -> dict[str, Any]:
+def measure_step(step: Step, device: torch.device | str, *, rounds: int) -> Json:
     """Peaks in MiB (weights included), milliseconds per step, tokens per second, MACs of a step.
 
     `floor_mib` is what must lie in memory whatever the implementation does. `macs` leave out what

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunebench.errors import Unsupported, describe_error
 from prunebench.garbage import no_collection
-from prunebench.models.modules import module_of
+from prunebench.modules import module_of
 from prunebench.profiling.graphs import FixedDecoder
 from prunebench.profiling.latency import rounds, time_round
 from prunebench.profiling.points import Point
 from prunebench.profiling.probe import Probe, new_probe, probe
 from prunebench.text.fits import positions
+from prunebench.untyped import Call
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def measure_point(
 
 def _decoders(
     models: Mapping[str, nn.Module],
-    compiled: Mapping[str, Callable[..., Any]],
+    compiled: Mapping[str, Call],
     runs: Mapping[str, Run],
     prompt: Tensor,
     point: Point,
@@ -162,7 +162,7 @@ def _tokens(
     return ids[:, : point.prompt].contiguous(), ids[:, point.prompt :].contiguous()
 
 
-def _compiled(model: nn.Module, options: Options) -> Callable[..., Any]:
+def _compiled(model: nn.Module, options: Options) -> Call:
     if options.backend is None:
         return model
     return torch.compile(model, backend=options.backend)

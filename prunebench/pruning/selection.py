@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
 
 from torch import Tensor, nn
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning.structure import Decision, Structure
+from prunebench.untyped import Json, JsonMap
 
 TOLERANCE = 0.005
 """Half a point: the largest accepted distance between target and achieved sparsity."""
@@ -84,7 +84,7 @@ def select(
         removed = _ranked(budget, scores, sparsity)
     else:
         removed = _even(budget, scores, sparsity, multiples)
-    how: dict[str, Any] = {"scope": scope}
+    how: Json = {"scope": scope}
     if multiples:
         how["multiple_of"] = multiples
     return lowest(budget, scores, removed, how=how)
@@ -95,7 +95,7 @@ def lowest(
     scores: Mapping[str, Tensor],
     removed: Mapping[str, int],
     *,
-    how: Mapping[str, Any] | None = None,
+    how: JsonMap | None = None,
 ) -> Decision:
     """Remove exactly the given number of lowest-scored units of each structure (ties: first index).
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
+from prunebench.untyped import JsonMap, Plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ class Decision:
     """
 
     keep: Mapping[str, tuple[int, ...]]
-    how: Mapping[str, Any] = field(default_factory=dict)
+    how: JsonMap = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The decision as JSON text, the same bytes for the same decision."""
@@ -130,6 +131,6 @@ class Decision:
                 )
 
 
-def _some(items: Any, most: int = 6) -> str:
+def _some(items: Plain, most: int = 6) -> str:
     listed = [str(item) for item in items]
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from prunebench.errors import Invalid
-from prunebench.models.modules import module_at, stack_at
+from prunebench.modules import module_at, stack_at
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Decision, Gate, Structure
 from prunebench.pruning.tying import head_is_tied, tie
+from prunebench.untyped import Json
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def gated(
             handle.remove()
 
 
-def _attach(module: nn.Module, gate: Gate, factor: Tensor) -> Any:
+def _attach(module: nn.Module, gate: Gate, factor: Tensor) -> RemovableHandle:
     unit_of = gate.unit_of.to(factor.device)
 
     def scale(activation: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def masked(
     decision: Decision,
     *,
     structures: Mapping[str, Structure] | None = None,
-) -> Any:
+) -> AbstractContextManager[None]:
     """Context in which `model` behaves as if `decision` had been carried out."""
     known = structures if structures is not None else structures_of(model)
     decision.check(known)
@@ -168,7 +169,7 @@ class Verification:
     tolerance: float
     passed: bool
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain data for the record."""
         return asdict(self)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from prunebench.record.form import Record
+from prunebench.untyped import Plain
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -86,7 +87,7 @@ def _form_at(parts: Sequence[int | str]) -> type[BaseModel]:
     return form
 
 
-def _forms(annotation: Any) -> Iterator[type[BaseModel]]:
+def _forms(annotation: Plain) -> Iterator[type[BaseModel]]:
     """The forms that an annotation names, outermost first, `Lost` last of a pair."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation

@@ -6,7 +6,7 @@ A part that could not be had is `Lost`, with its reason, never 0 and never absen
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
@@ -24,6 +24,7 @@ from prunebench.record.parts import (
     Size,
     Text,
 )
+from prunebench.untyped import Json
 
 SCHEMA_VERSION = 1
 CREATED = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$"
@@ -152,7 +153,7 @@ class TunedOn(Part):
     loss: list[Annotated[list[int | float], Field(min_length=2, max_length=2)]] | None = Field(
         None, description="The curve: step, mean loss of the steps since the point before."
     )
-    data: dict[str, Any] | None = Field(None, description="Examples, and how many were cut.")
+    data: Json | None = Field(None, description="Examples, and how many were cut.")
 
 
 class Drawn(Part):

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import prunebench
 from prunebench.devices import cpu_name
+from prunebench.untyped import Json
 
 PACKAGES = tuple(
     "accelerate datasets lm_eval numpy peft safetensors tokenizers torch transformers".split()
@@ -25,7 +25,7 @@ def provenance(
     plugin_sha256: str | None = None,
     data_sha256: Mapping[str, str | None] | None = None,
     packages: tuple[str, ...] = PACKAGES,
-) -> dict[str, Any]:
+) -> Json:
     """Where, when and with what a record is made; imports none of the packages it names.
 
     `device` is what did the work; without it, the GPU if this process used one, else the CPU.

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from prunebench.errors import Invalid
 from prunebench.record.explain import explained, short
 from prunebench.record.form import SCHEMA_VERSION, Record
+from prunebench.untyped import Json, JsonMap
 from prunebench.whole import as_plain, write_json
 
 
-def write(path: Path, mapping: Mapping[str, Any]) -> Record:
+def write(path: Path, mapping: JsonMap) -> Record:
     """Check a record and write it whole; `schema_version` and `checksum` are set here.
 
     Raises Invalid (naming file and key) if the mapping is no record or holds NaN; then nothing is
@@ -57,7 +56,7 @@ def read(path: Path) -> Record:
     return record
 
 
-def record_of(mapping: Mapping[str, Any], where: str) -> Record:
+def record_of(mapping: JsonMap, where: str) -> Record:
     """A mapping as a Record. Raises Invalid, naming `where` and the key, if it is none."""
     _check_version(mapping, where)
     try:
@@ -67,7 +66,7 @@ def record_of(mapping: Mapping[str, Any], where: str) -> Record:
         raise Invalid(f"{where}: {explained(error)}") from None
 
 
-def as_mapping(record: Record) -> dict[str, Any]:
+def as_mapping(record: Record) -> Json:
     """A record as plain data, as it was read: what it did not say is not in it."""
     return record.model_dump(exclude_unset=True)
 
@@ -77,7 +76,7 @@ def checksum(record: Record) -> str:
     return _digest(as_mapping(record))
 
 
-def _checksum(body: Mapping[str, Any], where: str) -> str:
+def _checksum(body: JsonMap, where: str) -> str:
     try:
         return _digest(body)
     except ValueError:  # infinity, where the form admits anything
@@ -85,12 +84,12 @@ def _checksum(body: Mapping[str, Any], where: str) -> str:
         raise
 
 
-def _digest(mapping: Mapping[str, Any]) -> str:
+def _digest(mapping: JsonMap) -> str:
     canonical = json.dumps(mapping, allow_nan=False, separators=(",", ":"), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _without_checksum(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def _without_checksum(mapping: JsonMap) -> Json:
     return {key: value for key, value in mapping.items() if key != "checksum"}
 
 
@@ -114,7 +113,7 @@ def _parse(path: Path, where: str) -> object:
         raise Invalid(f"{where}: nested too deeply to be a record") from error
 
 
-def _check_version(mapping: Mapping[str, Any], where: str) -> None:
+def _check_version(mapping: JsonMap, where: str) -> None:
     version = mapping.get("schema_version")
     if version == SCHEMA_VERSION and type(version) is int:
         return

@@ -17,8 +17,8 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from prunebench.untyped import Module
 from prunebench.whole import sync, write_json
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Seal:
     skipped_steps: int
 
 
-def identity(model: Any, *parts: str) -> str:
+def identity(model: Module, *parts: str) -> str:
     """Digest of a tuning: `parts` (settings, data, seed) and the weights that it starts from.
 
     Of each frozen parameter up to 256 evenly spaced values are read, so that a 7B model takes

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Foreign, Json, Plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 import hashlib
 import logging
 import math
@@ -9,7 +16,7 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Invalid
 from .settings import Tuning
@@ -79,7 +86,7 @@ class TuningData:
         """Non-padding tokens that went through in the first `steps` optimizer steps."""
         return sum(len(example.ids) for example in self.dataset.examples[: steps * self.batch])
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """Plain JSON data, for records."""
         return {
             "examples": len(self.dataset),
@@ -101,7 +108,7 @@ class Collator:
     padding token need not be such a one.
     """
 
-    def __call__(self, examples: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Mapping[str, list[int]]]) -> Json:
         ids = [example["input_ids"] for example in examples]
         return {
             "input_ids": self._padded(ids, PADDING),
@@ -109,7 +116,7 @@ class Collator:
             "labels": self._padded([example["labels"] for example in examples], IGNORED),
         }
 
-    def _padded(self, rows: Sequence[list[int]], value: int) -> Any:
+    def _padded(self, rows: Sequence[list[int]], value: int) -> Foreign:
         import torch
 
         longest = max(len(row) for row in rows)
@@ -119,7 +126,7 @@ class Collator:
 
 def encode(
     examples: Sequence[Mapping[str, str]],
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     settings: Tuning,
     *,
     seed: int,
@@ -192,7 +199,7 @@ def _checked(
     return records, {"empty_response": empty} if empty else {}
 
 
-def _check_record(example: Any, settings: Tuning, where: str) -> None:
+def _check_record(example: Plain, settings: Tuning, where: str) -> None:
     if not isinstance(example, Mapping):
         raise Invalid(f"{where}: expected a mapping, got {type(example).__name__}")
     for key in ("instruction", "output"):
@@ -210,7 +217,11 @@ class _Encoder:
     chunk = 512
 
     def __init__(
-        self, records: Sequence[Mapping[str, str]], tokenizer: Any, settings: Tuning, where: str
+        self,
+        records: Sequence[Mapping[str, str]],
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Tuning,
+        where: str,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise Invalid(f"{where}: the tokenizer has no end token (eos_token) to end responses")

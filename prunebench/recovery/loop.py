@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from prunebench.untyped import Foreign, Module, Passed, Plain
 
 from ..errors import Failure
 from .checkpoints import Seal, seal
@@ -41,11 +43,11 @@ class Tuner(Trainer):
         settings: Tuning,
         data: TuningData,
         identity: str,
-        penalty: Callable[[Any, Any], torch.Tensor | None] | None,
+        penalty: Callable[[Foreign, Foreign], torch.Tensor | None] | None,
         rates: Mapping[str, float],
         nonfinite: str,
-        callbacks: list[Any],
-        **kwargs: Any,
+        callbacks: list[Foreign],
+        **kwargs: Passed,
     ) -> None:
         self.settings, self.data, self.identity = settings, data, identity
         self.penalty, self.rates = penalty, dict(rates)
@@ -75,18 +77,20 @@ class Tuner(Trainer):
         assert self.model is not None
         return self.model
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
+    def get_train_dataloader(self) -> DataLoader[Foreign]:
         """Batches in the order of the data set: `encode` has shuffled it already."""
-        loader: DataLoader[Any] = DataLoader(
-            cast("Dataset[Any]", self.data.dataset),
+        loader: DataLoader[Foreign] = DataLoader(
+            cast("Dataset[Foreign]", self.data.dataset),
             batch_size=self.args.per_device_train_batch_size,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        prepared: DataLoader[Foreign] = self.accelerator.prepare(loader)
         return prepared
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Module, inputs: Passed, *args: Passed, **kwargs: Passed
+    ) -> Foreign:
         """The model's own loss plus the penalty; a non-finite one stops or marks the step."""
         result = super().compute_loss(model, inputs, *args, **kwargs)
         loss = result[0] if isinstance(result, tuple) else result
@@ -103,7 +107,7 @@ class Tuner(Trainer):
     def _sums_micro_batches(self) -> bool:
         return bool(self.model_accepts_loss_kwargs)
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Passed, **kwargs: Passed) -> torch.optim.Optimizer:
         """AdamW as the Trainer makes it; with `rates`, one group per multiplier."""
         if self.optimizer is None and self.rates:
             groups: dict[float, list[torch.nn.Parameter]] = {}
@@ -127,7 +131,7 @@ class Tuner(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         save_file(_plain(self._trainable()), folder / TRAINABLE)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Module = None) -> None:
         folder = Path(resume_from_checkpoint)
         saved = load_file(folder / TRAINABLE)
         with torch.no_grad():
@@ -139,13 +143,13 @@ class Tuner(Trainer):
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         return {n: p for n, p in self.tuned.named_parameters() if n in self.trained_names}
 
-    def _stateful_files(self, folder: Path) -> list[tuple[Path, Any]]:
+    def _stateful_files(self, folder: Path) -> list[tuple[Path, Foreign]]:
         return [
             (folder / f"callback-{at}.safetensors", callback)
             for at, callback in enumerate(self.stateful)
         ]
 
-    def floating_point_ops(self, inputs: Any) -> int:
+    def floating_point_ops(self, inputs: Passed) -> int:
         """0: the Trainer's estimate walks all parameters at every micro-batch; nobody reads it."""
         return 0
 
@@ -159,14 +163,16 @@ class Guard(TrainerCallback):
         self.in_a_row = 0
         self.loss_is_finite = True
 
-    def look_at_loss(self, loss: torch.Tensor, step: int, model: Any) -> None:
+    def look_at_loss(self, loss: torch.Tensor, step: int, model: Module) -> None:
         value = loss.item()
         if not math.isfinite(value):
             self.loss_is_finite = False
             if self.stops:
                 raise Failure(_message("loss", value, step, model))
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Passed, state: Passed, control: Passed, **kwargs: Passed
+    ) -> None:
         gradients = [p.grad for p in kwargs["model"].parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0
         if math.isfinite(norm) and self.loss_is_finite:
@@ -194,7 +200,9 @@ class Progress(TrainerCallback):
     def __init__(self, every: int) -> None:
         self.every = every
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Passed, state: Passed, control: Passed, logs: Plain = None, **kwargs: Passed
+    ) -> None:
         if "loss" in logs and state.global_step % self.every == 0:
             logger.info("step %d/%d loss %.4f", state.global_step, state.max_steps, logs["loss"])
 
@@ -205,7 +213,7 @@ class Sealer(TrainerCallback):
     def __init__(self, tuner: Tuner) -> None:
         self.tuner = tuner
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: Passed, state: Passed, control: Passed, **kwargs: Passed) -> None:
         tuner = self.tuner
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path, callback in tuner._stateful_files(folder):
@@ -219,7 +227,7 @@ def _plain(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def _message(what: str, value: float, step: int, model: Any) -> str:
+def _message(what: str, value: float, step: int, model: Module) -> str:
     kind = "nan" if math.isnan(value) else "inf"
     bad = [n for n, p in model.named_parameters() if not torch.isfinite(p).all()]
     if bad:

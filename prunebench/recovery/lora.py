@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+
+from prunebench.untyped import Foreign, Json, JsonMap, Module
 
 from ..errors import Failure, Invalid
 from .settings import Tuning
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 MERGE_TOLERANCE = 1e-4  # fp32, per unit of the largest logit (at least 1)
 
 
-def attach(model: Any, settings: Tuning, *, seed: int) -> Any:
+def attach(model: Module, settings: Tuning, *, seed: int) -> Foreign:
     """`model` wrapped by peft, with LoRA on the target Linears; everything else is frozen.
 
     Works on layers of different shapes; a Linear that pruning has emptied gets none.
@@ -36,7 +36,7 @@ def attach(model: Any, settings: Tuning, *, seed: int) -> Any:
     return get_peft_model(model, config)
 
 
-def target_names(model: Any, settings: Tuning) -> list[str]:
+def target_names(model: Module, settings: Tuning) -> list[str]:
     """Full names of the Linears inside decoder blocks that `settings.targets` asks for."""
     import torch
 
@@ -60,7 +60,7 @@ def target_names(model: Any, settings: Tuning) -> list[str]:
     ]
 
 
-def merge(wrapped: Any, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def merge(wrapped: Module, batch: JsonMap) -> tuple[Foreign, Json]:
     """The plain model of the same class with its adapters folded in, and how far logits moved.
 
     `batch`: input_ids and attention_mask [batch, length] on the model's device. The report has
@@ -91,7 +91,7 @@ def merge(wrapped: Any, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     }
 
 
-def _blocks(model: Any) -> tuple[str, ...]:
+def _blocks(model: Module) -> tuple[str, ...]:
     """Name prefixes of the outermost lists of modules: the decoder's stack of blocks."""
     import torch
 
@@ -103,7 +103,7 @@ def _blocks(model: Any) -> tuple[str, ...]:
     )
 
 
-def _logits(model: Any, batch: Mapping[str, Any]) -> Any:
+def _logits(model: Module, batch: JsonMap) -> Foreign:
     import torch
 
     with torch.no_grad():

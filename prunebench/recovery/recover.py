@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Foreign, Json, Module
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .instructions import encode
 from .lora import attach, merge
@@ -16,16 +23,16 @@ if TYPE_CHECKING:
 
 
 def recover(
-    model: Any,
-    tokenizer: Any,
+    model: Module,
+    tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Mapping[str, str]],
     settings: Tuning,
     *,
     workdir: Path,
     seed: int,
     device: torch.device | str,
-    callbacks: Sequence[Any] = (),
-) -> tuple[Any, dict[str, Any]]:
+    callbacks: Sequence[Foreign] = (),
+) -> tuple[Foreign, Json]:
     """Tune `model` (layers may differ in shape) and return it merged, with a report.
 
     The model keeps its class, names, shapes and `requires_grad` flags; no peft wrapper is left.

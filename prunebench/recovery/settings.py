@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from prunebench.files import read_yaml
+from prunebench.untyped import Json, JsonMap, Plain
 
 from ..errors import Invalid
 
 LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 # Every key but `preset` has a default, so that an empty mapping is a valid description.
-SCHEMA: dict[str, Any] = {
+SCHEMA: Json = {
     "type": "object",
     "description": "How a pruned model is tuned with LoRA.",
     "additionalProperties": False,
@@ -178,7 +178,7 @@ class Tuning:
     log_every: int
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, where: str = "tuning") -> Tuning:
+    def from_config(cls, config: JsonMap, *, where: str = "tuning") -> Tuning:
         """Settings from a campaign's mapping: its keys, then its preset's, then the defaults.
 
         `where` names the mapping in messages (`config/demo.yaml: tuning`).
@@ -203,7 +203,7 @@ class Tuning:
             )
         return int(self.warmup)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Plain JSON data, for records."""
         plain = asdict(self)
         plain["targets"] = self.targets if isinstance(self.targets, str) else list(self.targets)
@@ -227,17 +227,17 @@ class Tuning:
             )
 
 
-def presets() -> dict[str, dict[str, Any]]:
+def presets() -> dict[str, Json]:
     """The papers' settings by name, as they stand in presets.yaml (sources are comments there)."""
-    found: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_name("presets.yaml"))
+    found: dict[str, Json] = read_yaml(Path(__file__).with_name("presets.yaml"))
     return found
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults() -> Json:
     return {key: entry["default"] for key, entry in SCHEMA["properties"].items()}
 
 
-def _preset(name: str | None, where: str) -> dict[str, Any]:
+def _preset(name: str | None, where: str) -> Json:
     if name is None:
         return {}
     known = presets()
@@ -246,7 +246,7 @@ def _preset(name: str | None, where: str) -> dict[str, Any]:
     return known[name]
 
 
-def _validate(config: Mapping[str, Any], where: str) -> None:
+def _validate(config: JsonMap, where: str) -> None:
     from jsonschema import Draft202012Validator
 
     if not isinstance(config, Mapping):
@@ -259,7 +259,7 @@ def _validate(config: Mapping[str, Any], where: str) -> None:
         raise Invalid(f"{where}.{key}: {_explain(error)}")
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Plain) -> str:
     """One line on a schema error, with the remedy for YAML 1.1's `1e-4`, which is read as text."""
     if error.validator == "type" and isinstance(error.instance, str):
         try:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Foreign, Json, JsonMap, Module, Passed
 
 from ..errors import Failure, Invalid, Unsupported
 from ..text.fits import check_ids, check_length
@@ -39,18 +41,18 @@ _RECORDS = {
 
 
 def trainer(
-    model: Any,
+    model: Module,
     data: TuningData,
     settings: Tuning,
     *,
     workdir: Path,
     seed: int,
     device: torch.device | str,
-    callbacks: Sequence[Any] = (),
-    penalty: Callable[[Any, Any], torch.Tensor | None] | None = None,
+    callbacks: Sequence[Foreign] = (),
+    penalty: Callable[[Foreign, Foreign], torch.Tensor | None] | None = None,
     rates: Mapping[str, float] | None = None,
     nonfinite: str = "stop",
-    **overrides: Any,
+    **overrides: Passed,
 ) -> Tuner:
     """A `transformers.Trainer` over the trainable parameters of `model`; run it with `fit`.
 
@@ -97,7 +99,7 @@ def trainer(
     )
 
 
-def fit(tuner: Tuner) -> dict[str, Any]:
+def fit(tuner: Tuner) -> Json:
     """Train to the end, from the last complete checkpoint of the same tuning where there is one.
 
     Checkpoints are deleted on success. Returns, as plain JSON data: `tuning_tokens`, `steps`,
@@ -138,8 +140,8 @@ def _arguments(
     seed: int,
     device: torch.device,
     precision: str,
-    overrides: Mapping[str, Any],
-) -> Any:
+    overrides: JsonMap,
+) -> Foreign:
     from transformers import TrainingArguments
 
     machine = {
@@ -152,7 +154,7 @@ def _arguments(
     for key in _RECORDS.keys() & overrides.keys():
         raise Invalid(f"trainer: {key} cannot be overridden; resuming and reporting need it")
     chosen = machine | _recipe(settings, data.steps) | dict(overrides)
-    fields: dict[str, Any] = {**chosen, **_RECORDS}
+    fields: Json = {**chosen, **_RECORDS}
     arguments = TrainingArguments(**fields)
     if arguments.device.type != device.type or device.index not in (None, arguments.device.index):
         raise Unsupported(
@@ -163,7 +165,7 @@ def _arguments(
     return arguments
 
 
-def _recipe(settings: Tuning, steps: int) -> dict[str, Any]:
+def _recipe(settings: Tuning, steps: int) -> Json:
     """The settings in the Trainer's words."""
     warmup_steps = settings.warmup_steps(steps)
     constant = "constant_with_warmup" if warmup_steps else "constant"
@@ -182,7 +184,7 @@ def _recipe(settings: Tuning, steps: int) -> dict[str, Any]:
     }
 
 
-def _check_weights(model: Any) -> None:
+def _check_weights(model: Module) -> None:
     import torch
 
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -219,7 +221,7 @@ def _deterministic(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic  # its module sets the attribute by hand
+    memory: Foreign = torch.utils.deterministic  # its module sets the attribute by hand
     fills = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     memory.fill_uninitialized_memory = False  # costs time, decides nothing
@@ -240,7 +242,7 @@ def _unwrap(tuner: Tuner) -> None:
     tuner.accelerator.free_memory()
 
 
-def _report(tuner: Tuner, resumed_from_step: int | None) -> dict[str, Any]:
+def _report(tuner: Tuner, resumed_from_step: int | None) -> Json:
     import torch
 
     state, settings = tuner.state, tuner.settings
@@ -261,7 +263,7 @@ def _report(tuner: Tuner, resumed_from_step: int | None) -> dict[str, Any]:
     }
 
 
-def _curve(history: Sequence[Mapping[str, Any]], every: int) -> list[list[float]]:
+def _curve(history: Sequence[JsonMap], every: int) -> list[list[float]]:
     """[[step, mean loss of the up to `every` steps that end there]] from one entry per step."""
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     windows = [losses[start : start + every] for start in range(0, len(losses), every)]

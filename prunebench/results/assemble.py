@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.settings import Recovery
@@ -18,10 +17,11 @@ from prunebench.campaign.specs import CellFacts, EvaluateSpec
 from prunebench.errors import Invalid
 from prunebench.record.provenance import provenance
 from prunebench.record.store import write
+from prunebench.untyped import Json, JsonMap
 
 SEED_NOTE = "measured on the first seed: time and memory depend on shapes alone"
 NO_PROFILE = {"status": "skipped", "reason": "the campaign asks for no profile"}
-Result = Mapping[str, Any]
+Result = JsonMap
 
 
 def write_record(
@@ -55,7 +55,7 @@ def assemble(
     partners: Mapping[str, CellPaths],
     *,
     profiled: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """The record of a cell, from the files of its jobs; arguments as of `write_record`."""
     own = out.cell(facts.cell)
     evaluated = read_result(own.evaluate)
@@ -96,10 +96,10 @@ def assemble(
     }
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Json:
     """A job's result; a failed one with its reason where there is no such file, or a broken one."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Json = json.loads(path.read_text(encoding="utf-8"))
         return found
     except FileNotFoundError:
         return {"status": "failed", "reason": f"no result: {path} is missing"}
@@ -126,15 +126,15 @@ def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:
     yield "profile", profiled
 
 
-def _profile(path: Path, name: str) -> dict[str, Any]:
+def _profile(path: Path, name: str) -> Json:
     job = read_result(path)
     if job["status"] != "ok":
         return {"status": job["status"], "reason": job["reason"]}
-    found: dict[str, Any] = job["models"].get(name, {"status": "skipped", "reason": SEED_NOTE})
+    found: Json = job["models"].get(name, {"status": "skipped", "reason": SEED_NOTE})
     return found
 
 
-def _paired(own: CellPaths, zeroshot: dict[str, Any], key: str, other: CellPaths) -> dict[str, Any]:
+def _paired(own: CellPaths, zeroshot: Json, key: str, other: CellPaths) -> Json:
     """Add the item-by-item comparison with another cell to the zero-shot part."""
     if zeroshot.get("status") != "ok" or other == own or not other.items.is_file():
         return zeroshot
@@ -159,7 +159,7 @@ def _tuned_on(pruned: Result, final: Result) -> Recovery | None:
     return None
 
 
-def _leak(checked: Result, pruned: Result, final: Result) -> dict[str, Any] | None:
+def _leak(checked: Result, pruned: Result, final: Result) -> Json | None:
     """Contamination by the text that this cell's method was given; the worse of both kinds.
 
     Another split of the corpus that is evaluated on shares no text with it, but its style and
@@ -170,7 +170,7 @@ def _leak(checked: Result, pruned: Result, final: Result) -> dict[str, Any] | No
         used["calibration"] = {name for sample in drawn for name in sample["corpus"]}
     if recovery := _tuned_on(pruned, final):
         used["tuning"] = set(recovery.text)
-    sets: dict[str, Any] = {}
+    sets: Json = {}
     for kind in (kind for kind in used if kind in checked):
         for name, found in checked[kind]["sets"].items():
             if name not in sets or (found["share"] or 0) > (sets[name]["share"] or 0):
@@ -179,14 +179,14 @@ def _leak(checked: Result, pruned: Result, final: Result) -> dict[str, Any] | No
     return {"status": "ok", "sets": sets} if sets else None
 
 
-def _verify(pruned: Result, missing: dict[str, Any]) -> dict[str, Any]:
+def _verify(pruned: Result, missing: Json) -> Json:
     if "verify" not in pruned:
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     return {"status": "ok", "reason": None, **{key: pruned["verify"][key] for key in keys}}
 
 
-def _tuning(pruned: Result, final: Result) -> dict[str, Any] | None:
+def _tuning(pruned: Result, final: Result) -> Json | None:
     """What the model was tuned on, and the trainer's report where the suite did it."""
     recovery = _tuned_on(pruned, final)
     if recovery is None or final["status"] != "ok":
@@ -208,12 +208,12 @@ def _notes(pruned: Result, evaluated: Result) -> list[str]:
     return [note for note in [*notes, *evaluated.get("notes", ())] if note]
 
 
-def _provenance(*results: Result) -> dict[str, Any]:
+def _provenance(*results: Result) -> Json:
     """Of the last job that ran, with the digests of the method and of all data."""
     ran = [result["provenance"] for result in results if "provenance" in result]
     latest = dict(ran[-1] if ran else provenance())
     latest["plugin_sha256"] = next((p["plugin_sha256"] for p in ran if p["plugin_sha256"]), None)
-    data: dict[str, Any] = {}
+    data: Json = {}
     for result in results:
         data |= ((result.get("spec") or {}).get("data") or {}).get("inputs", {})
         for key, part in result.get("perplexity", {}).items():

@@ -6,21 +6,21 @@ Checked once for a campaign, over all the text that a seed could draw from. Need
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from prunebench.campaign.config import Campaign, campaign_source
 from prunebench.text.leak import leak
 from prunebench.text.source import Source
+from prunebench.untyped import Json
 
 KINDS = ("calibration", "tuning")
 
 
-def check(campaign: Campaign) -> dict[str, Any]:
+def check(campaign: Campaign) -> Json:
     """Shares of contaminated items, for calibration and for tuning text: {kind: {"sets": ...}}."""
     source = campaign_source(campaign)
     if source.kind == "random":
         return {}  # nothing is evaluated on
-    found: dict[str, Any] = {}
+    found: Json = {}
     for kind, texts in training_texts(campaign, source).items():
         found[kind] = leak(texts, evaluation_texts(campaign, source))
     return found

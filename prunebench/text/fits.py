@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
-from prunebench.models.modules import input_weight
+from prunebench.modules import input_weight
+from prunebench.untyped import Foreign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def positions(config: Any) -> int | None:
+def positions(config: Foreign) -> int | None:
     """The longest input of a model; None where nothing limits it (ALiBi)."""
     if getattr(config, "alibi", False):
         return None

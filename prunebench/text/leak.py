@@ -6,9 +6,10 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
+
+from prunebench.untyped import Json
 
 NORMALISATION = "NFKC, lower case, runs of letters and digits"
 WORD = re.compile(r"[^\W_]+")
@@ -23,7 +24,7 @@ def leak(
     evaluation_texts: Mapping[str, Iterable[str]],
     *,
     n: int = 13,
-) -> dict[str, Any]:
+) -> Json:
     """Share of evaluation items that have an n-gram of words in common with the training text.
 
     An item is one row or document of an evaluation set. Text is normalised first (so case,
@@ -118,7 +119,7 @@ class _Items:
             items += chunk.texts
         return cls(np.concatenate(hashes), np.concatenate(owners), items)
 
-    def report(self, shared: np.ndarray) -> dict[str, Any]:
+    def report(self, shared: np.ndarray) -> Json:
         checked = len(np.unique(self.owner))
         contaminated = len(np.unique(self.owner[np.isin(self.hashes, shared)]))
         nothing = "no item is long enough to have an n-gram" if self.items else "no items"

@@ -9,10 +9,10 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.files import cut_rows, json_lines, read_text
+from prunebench.untyped import Foreign, Plain
 
 DATA_VARIABLE = "PRUNEBENCH_DATA"
 PASSAGE = 2048
@@ -217,7 +217,7 @@ def _random_texts(name: str, *, texts: int, length: int) -> list[str]:
     return ["".join(draw.choices(string.ascii_lowercase + "  ", k=length)) for _ in range(texts)]
 
 
-def _instruction(raw: Any, where: str) -> dict[str, str]:
+def _instruction(raw: Plain, where: str) -> dict[str, str]:
     if not isinstance(raw, Mapping):
         raise Invalid(f"{where}: expected an object, got {type(raw).__name__}")
     aliases = {
@@ -240,7 +240,7 @@ def _hub_dataset(
     *,
     split: str = "train",
     revision: str | None = None,
-) -> Any:
+) -> Foreign:
     from datasets import load_dataset
 
     try:

@@ -19,15 +19,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.files import numbered_lines
+from prunebench.untyped import Foreign, Json, JsonMap, Plain
 
-Document = Mapping[str, Any]
+Document = JsonMap
 
 
-def read_documents(path: Path, fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def read_documents(path: Path, fields: JsonMap) -> Iterator[Json]:
     """Yield the documents of a JSON-lines file, each checked against the declared fields.
 
     Raises Invalid, naming file, line (from 1) and field, at the first document that is wrong.
@@ -45,19 +45,19 @@ def read_documents(path: Path, fields: Mapping[str, Any]) -> Iterator[dict[str, 
         raise Invalid(f"{path}: the file is empty; expected one JSON object per line")
 
 
-def count_documents(path: Path, fields: Mapping[str, Any]) -> int:
+def count_documents(path: Path, fields: JsonMap) -> int:
     """Check a whole file and return its number of documents. Raises Invalid as above."""
     return sum(1 for _ in read_documents(path, fields))
 
 
-def known_rule(rule: Any) -> bool:
+def known_rule(rule: Plain) -> bool:
     """Whether a rule of a suite's entry is one of those that the module's docstring lists."""
     if isinstance(rule, str):
         return rule in PLAIN
     return isinstance(rule, dict) and len(rule) == 1 and next(iter(rule)) in WITH_ARGUMENT
 
 
-def strings(document: Document, fields: Mapping[str, Any]) -> list[str]:
+def strings(document: Document, fields: JsonMap) -> list[str]:
     """The texts of a document that its declared fields hold, labels and letters left out."""
     found: list[str] = []
     for field, rule in fields.items():
@@ -69,7 +69,7 @@ def strings(document: Document, fields: Mapping[str, Any]) -> list[str]:
     return [text for text in found if isinstance(text, str)]
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str) -> Json:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -103,7 +103,7 @@ def _is_torn(document: Document) -> bool:
     return False
 
 
-def _problem(document: Document, field: str, rule: Any) -> str | None:
+def _problem(document: Document, field: str, rule: Plain) -> str | None:
     """What is wrong with one field of a document, or None."""
     try:
         value = _at(document, field)
@@ -115,8 +115,8 @@ def _problem(document: Document, field: str, rule: Any) -> str | None:
     return WITH_ARGUMENT[name](value, argument, document)
 
 
-def _at(document: Document, field: str) -> Any:
-    value: Any = document
+def _at(document: Document, field: str) -> Foreign:
+    value: Plain = document
     for part in field.split("."):
         if not isinstance(value, Mapping):
             raise KeyError(field)
@@ -124,41 +124,41 @@ def _at(document: Document, field: str) -> Any:
     return value
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Plain) -> str | None:
     if isinstance(value, str) and value.strip():
         return None
     return f"expected text, got {_short(value)}"
 
 
-def _maybe_empty(value: Any) -> str | None:
+def _maybe_empty(value: Plain) -> str | None:
     return None if isinstance(value, str) else f"expected a string, got {_short(value)}"
 
 
-def _integer(value: Any) -> str | None:
+def _integer(value: Plain) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return None
     return f"expected a whole number, at least 0, got {_short(value)}"
 
 
-def _texts(value: Any) -> str | None:
+def _texts(value: Plain) -> str | None:
     if not isinstance(value, list) or len(value) < 2:
         return f"expected a list of two or more texts, got {_short(value)}"
     return next((problem for problem in map(_text, value) if problem), None)
 
 
-def _containing(value: Any, part: str, _: Document) -> str | None:
+def _containing(value: Plain, part: str, _: Document) -> str | None:
     if isinstance(value, str) and part in value:
         return None
     return f"expected text that contains {part!r}, got {_short(value)}"
 
 
-def _one_of(value: Any, allowed: list[Any], _: Document) -> str | None:
+def _one_of(value: Plain, allowed: list[Foreign], _: Document) -> str | None:
     if any(type(value) is type(option) and value == option for option in allowed):
         return None
     return f"expected one of {json.dumps(allowed)}, got {_short(value)}"
 
 
-def _as_many_as(value: Any, other: str, document: Document) -> str | None:
+def _as_many_as(value: Plain, other: str, document: Document) -> str | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return f"expected a list of strings, got {_short(value)}"
     if len(value) != len(_list(document, other)):
@@ -166,14 +166,14 @@ def _as_many_as(value: Any, other: str, document: Document) -> str | None:
     return None
 
 
-def _member_of(value: Any, other: str, document: Document) -> str | None:
+def _member_of(value: Plain, other: str, document: Document) -> str | None:
     # The stock definitions strip some keys and not others: a blank around it is an error here.
     if value in _list(document, other):
         return None
     return f"expected one of {json.dumps(_list(document, other))}, got {_short(value)}"
 
 
-def _index_of(value: Any, other: str, document: Document) -> str | None:
+def _index_of(value: Plain, other: str, document: Document) -> str | None:
     last = len(_list(document, other)) - 1
     digits = isinstance(value, str) and value.isdecimal() and value.isascii()
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -182,7 +182,7 @@ def _index_of(value: Any, other: str, document: Document) -> str | None:
     return f"expected an index from 0 to {last}, got {_short(value)}"
 
 
-def _list(document: Document, field: str) -> list[Any]:
+def _list(document: Document, field: str) -> list[Foreign]:
     try:
         value = _at(document, field)
     except KeyError:
@@ -190,18 +190,18 @@ def _list(document: Document, field: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _short(value: Any) -> str:
+def _short(value: Plain) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-PLAIN: Mapping[str, Callable[[Any], str | None]] = {
+PLAIN: Mapping[str, Callable[[Foreign], str | None]] = {
     "text": _text,
     "maybe_empty": _maybe_empty,
     "integer": _integer,
     "texts": _texts,
 }
-WITH_ARGUMENT: Mapping[str, Callable[[Any, Any, Document], str | None]] = {
+WITH_ARGUMENT: Mapping[str, Callable[[Foreign, Foreign, Document], str | None]] = {
     "containing": _containing,
     "one_of": _one_of,
     "as_many_as": _as_many_as,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Foreign, Json, JsonMap, Module, Plain
+
+if TYPE_CHECKING:
+    from prunebench.text.source import Source
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.zeroshot import outcomes
@@ -16,20 +26,20 @@ from prunebench.evaluation.zeroshot.suites import Suite, Task, load_suite
 log = logging.getLogger(__name__)
 
 ITEMS = "items.json.gz"
-Outcome = dict[str, Any]
+Outcome = Json
 
 
 def evaluate(
-    model: Any,
-    tokenizer: Any,
+    model: Module,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     suite: str,
-    source: Any,
+    source: Source,
     device: str = "cpu",
     batch_size: int | str = "auto",
     limit: int | None = None,
     workdir: Path,
-) -> dict[str, Any]:
+) -> Json:
     """Score a model in memory with lm-eval, 0-shot, and write its item outcomes.
 
     `source` (text.source.Source) says where documents come from: the hub, or local files at
@@ -57,8 +67,12 @@ def evaluate(
 
 
 def _score(
-    model: Any, tokenizer: Any, plan: Suite, source: Any, settings: Mapping[str, Any]
-) -> tuple[dict[str, tuple[Outcome, Outcome]], dict[str, str], Any]:
+    model: Module,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Suite,
+    source: Source,
+    settings: JsonMap,
+) -> tuple[dict[str, tuple[Outcome, Outcome]], dict[str, str], Foreign]:
     """Item outcomes and lm-eval's metrics by task, reasons of tasks left out, how it was run."""
     from prunebench.evaluation.zeroshot import tasks
 
@@ -85,7 +99,7 @@ def _score(
     return scored, skipped, how
 
 
-def _outcome(entry: Any, results: Mapping[str, Any], cut: set[Any]) -> tuple[Outcome, Outcome]:
+def _outcome(entry: Plain, results: JsonMap, cut: set[Foreign]) -> tuple[Outcome, Outcome]:
     """Item outcomes and lm-eval's metrics of one entry of a suite."""
     _check_counts(entry, results["n-samples"])
     name = entry.task.name
@@ -103,7 +117,7 @@ def _outcome(entry: Any, results: Mapping[str, Any], cut: set[Any]) -> tuple[Out
     return outcome, results["results"][name]
 
 
-def _row(task: Task, outcome: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _row(task: Task, outcome: JsonMap, metrics: JsonMap) -> Json:
     value = _number(metrics, task.metric)
     if value is None:
         raise Failure(f"{task.name}: lm-eval reports no {task.metric}; its definition lacks it")
@@ -123,7 +137,7 @@ def _row(task: Task, outcome: Mapping[str, Any], metrics: Mapping[str, Any]) -> 
     }
 
 
-def _skipped_row(task: Task, reason: str) -> dict[str, Any]:
+def _skipped_row(task: Task, reason: str) -> Json:
     missing = ("value", "stderr", "acc", "acc_norm", "items", "chance", "version", "hash")
     return {
         "status": "skipped",
@@ -133,7 +147,7 @@ def _skipped_row(task: Task, reason: str) -> dict[str, Any]:
     }
 
 
-def _summary(plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None) -> dict[str, Any]:
+def _summary(plan: Suite, tasks: dict[str, Json], limit: int | None) -> Json:
     ok = [row for row in tasks.values() if row["status"] == "ok"]
     left_out = [name for name, row in tasks.items() if row["status"] != "ok"]
     reason = None
@@ -164,7 +178,7 @@ def _summary(plan: Suite, tasks: dict[str, dict[str, Any]], limit: int | None) -
     }
 
 
-def _identity(plan: Suite, limit: int | None) -> dict[str, Any]:
+def _identity(plan: Suite, limit: int | None) -> Json:
     """What two files of item outcomes must have in common to be compared."""
     return {
         "schema_version": outcomes.SCHEMA_VERSION,
@@ -180,7 +194,7 @@ def _harness() -> dict[str, str]:
     return {"name": "lm-eval", "version": harness_version()}
 
 
-def _settings(device: str, batch_size: int | str, limit: int | None) -> dict[str, Any]:
+def _settings(device: str, batch_size: int | str, limit: int | None) -> Json:
     """How to run the harness. Raises Invalid where limit or batch size is no positive integer."""
     if limit is not None and not _is_count(limit):
         raise Invalid(f"zero-shot limit: expected a whole number from 1, or null, got {limit!r}")
@@ -191,11 +205,11 @@ def _settings(device: str, batch_size: int | str, limit: int | None) -> dict[str
     return {"device": device, "batch_size": batch_size, "limit": limit}
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Plain) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _check_counts(entry: Any, counted: Mapping[str, Mapping[str, int]]) -> None:
+def _check_counts(entry: Plain, counted: Mapping[str, Mapping[str, int]]) -> None:
     """lm-eval must have seen every document of the file that we checked."""
     for part in entry.parts:
         seen = counted[part.name]["original"]
@@ -206,7 +220,7 @@ def _check_counts(entry: Any, counted: Mapping[str, Mapping[str, int]]) -> None:
             )
 
 
-def _number(metrics: Mapping[str, Any], name: str) -> float | None:
+def _number(metrics: JsonMap, name: str) -> float | None:
     value = metrics.get(f"{name},none")
     # lm-eval says "N/A" for the error of a single item.
     return None if value is None or isinstance(value, str) else float(value)

@@ -5,13 +5,19 @@ Imports lm-eval at once; only the job that evaluates imports this module.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Foreign, Json, Module, Passed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 import contextlib
 import functools
 import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import lm_eval
@@ -37,19 +43,21 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
     its log. How many items were cut belongs beside their score.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Passed, **kwargs: Passed) -> None:
         super().__init__(*args, **kwargs)
         self.cut: set[tuple[str, str]] = set()
         self._max_length = self.max_length  # lm-eval looks it up again for every request
         # The answers of an item share their context, which lm-eval encodes with each of them.
         self._encode_once = functools.lru_cache(maxsize=4)(super().tok_encode)
 
-    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+    def tok_encode(self, string: str, *args: Passed, **kwargs: Passed) -> list[int]:
         if args or kwargs:
             return list(super().tok_encode(string, *args, **kwargs))
         return list(self._encode_once(string))
 
-    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+    def _loglikelihood_tokens(
+        self, requests: list[Foreign], *args: Passed, **kwargs: Passed
+    ) -> list[Foreign]:
         for texts, context, continuation in requests:
             if len(continuation) > self.max_length:
                 raise Failure(
@@ -62,14 +70,14 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
 
 def run(
-    model: Any,
-    tokenizer: Any,
-    tasks: dict[str, Any],
+    model: Module,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Json,
     *,
     device: str,
     batch_size: int | str,
     limit: int | None,
-) -> tuple[dict[str, Any], How]:
+) -> tuple[Json, How]:
     """Score loaded tasks with lm-eval; returns its results and how it went about it.
 
     `batch_size="auto"` lets lm-eval find one on a GPU, and is fixed on a CPU, where there is no

@@ -7,11 +7,11 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
+from prunebench.untyped import Json, JsonMap, Plain
 from prunebench.whole import write_bytes
 
 SCHEMA_VERSION = 1
@@ -19,8 +19,8 @@ Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def task_outcomes(
-    samples: Sequence[Mapping[str, Any]], *, metric: str, version: Any, cut: set[tuple[str, str]]
-) -> dict[str, Any]:
+    samples: Sequence[JsonMap], *, metric: str, version: Plain, cut: set[tuple[str, str]]
+) -> Json:
     """Item outcomes of one task, from lm-eval's samples in document order.
 
     `acc` and `acc_norm` are strings of one digit an item, 1 for right, or None where the stock
@@ -46,7 +46,7 @@ def task_outcomes(
     }
 
 
-def write(items: Mapping[str, Any], path: Path) -> None:
+def write(items: JsonMap, path: Path) -> None:
     """Write item outcomes compressed, in one step; equal outcomes give equal bytes."""
     plain = json.dumps(items, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     buffer = io.BytesIO()
@@ -56,7 +56,7 @@ def write(items: Mapping[str, Any], path: Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Json:
     """Read item outcomes. Raises Invalid, naming the file, when it is not such a file."""
     try:
         items = json.loads(gzip.decompress(path.read_bytes()))
@@ -69,9 +69,7 @@ def read(path: Path) -> dict[str, Any]:
     return items
 
 
-def paired(
-    dense_items: Mapping[str, Any] | Path, items: Mapping[str, Any] | Path
-) -> dict[str, Any]:
+def paired(dense_items: JsonMap | Path, items: JsonMap | Path) -> Json:
     """Compare two models on the same items: `{"tasks": {name: comparison}, "mean": comparison}`.
 
     A comparison has `difference` (share right, second minus first), its 95 % interval `low`,
@@ -111,9 +109,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
 
 
-def _discordant(
-    name: str, first: Mapping[str, Any], second: Mapping[str, Any]
-) -> tuple[int, int, int]:
+def _discordant(name: str, first: JsonMap, second: JsonMap) -> tuple[int, int, int]:
     """(items, right only in the first, right only in the second) of one task."""
     for key, what in (("metric", "metrics"), ("items", "numbers of items")):
         if first[key] != second[key]:
@@ -149,13 +145,13 @@ def _comparison(counts: Sequence[tuple[int, int, int]]) -> dict[str, float]:
     }
 
 
-def _digits(samples: Sequence[Mapping[str, Any]], metric: str) -> str | None:
+def _digits(samples: Sequence[JsonMap], metric: str) -> str | None:
     if not all(metric in sample for sample in samples):
         return None
     return "".join("1" if sample[metric] else "0" for sample in samples)
 
 
-def digest(texts: Any) -> str:
+def digest(texts: Plain) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass"))

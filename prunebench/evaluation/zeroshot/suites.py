@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.evaluation.zeroshot.check import known_rule
 from prunebench.files import read_yaml
+from prunebench.untyped import Json, JsonMap, Plain
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "suites"
 KEYS = {"name", "like", "display", "stock", "group", "split", "metric", "file", "hub", "fields"}
@@ -28,7 +28,7 @@ class Task:
     file: str  # local documents: <root>/zeroshot/<file>.jsonl (default: the name)
     group: str | None = None  # name of the stock group, where `stock` is one (then: pooled items)
     hub: bool = True  # whether the hub has the documents
-    fields: Mapping[str, Any] = field(default_factory=dict)  # what a document must hold: check.py
+    fields: JsonMap = field(default_factory=dict)  # what a document must hold: check.py
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def load_suite(name: str | Path) -> Suite:
     entries: dict[str, Task] = {}
     for other in raw.get("include", []):
         entries.update({task.name: task for task in load_suite(other).tasks})
-    plain: dict[str, dict[str, Any]] = {}
+    plain: dict[str, Json] = {}
     for position, given in enumerate(raw["tasks"]):
         where = f"{path}: tasks[{position}]"
         plain_entry = _resolve(given, plain, where)
@@ -83,7 +83,7 @@ def _path_of(name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Json:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise Invalid(f"{path}: expected a mapping with the keys {sorted(SUITE_KEYS)}")
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _resolve(given: Any, siblings: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
+def _resolve(given: Plain, siblings: Mapping[str, Json], where: str) -> Json:
     """Copy the keys of the entry that `like` names: `task` of this file, or `suite:task`."""
     if not isinstance(given, dict):
         raise Invalid(f"{where}: expected a mapping, got {given!r}")
@@ -116,11 +116,11 @@ def _resolve(given: Any, siblings: Mapping[str, dict[str, Any]], where: str) -> 
     return {**inherited, **entry}
 
 
-def _plain(task: Task) -> dict[str, Any]:
+def _plain(task: Task) -> Json:
     return {key: value for key, value in vars(task).items() if value is not None}
 
 
-def _task(entry: Mapping[str, Any], where: str) -> Task:
+def _task(entry: JsonMap, where: str) -> Task:
     for key in ("name", "display", "stock", "split", "metric"):
         if not isinstance(entry.get(key), str):
             raise Invalid(f"{where}.{key}: expected a string, got {entry.get(key)!r}")

@@ -6,11 +6,17 @@ data source is a YAML file that includes the stock one. Prompts, choices and met
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Json, JsonMap
+
+if TYPE_CHECKING:
+    from prunebench.text.source import Source
+
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.zeroshot import hub
@@ -36,7 +42,7 @@ class Ready:
     parts: tuple[Part, ...]
 
 
-def prepare(suite: Suite, source: Any) -> tuple[list[Ready], dict[str, str]]:
+def prepare(suite: Suite, source: Source) -> tuple[list[Ready], dict[str, str]]:
     """Find and check the documents of a suite's tasks.
 
     Returns the tasks that the source provides, and the reasons of the others by task name.
@@ -63,7 +69,7 @@ def prepare(suite: Suite, source: Any) -> tuple[list[Ready], dict[str, str]]:
 
 def load(
     ready: Sequence[Ready], *, folder: Path, skipped: dict[str, str], limit: int | None = None
-) -> tuple[list[Ready], dict[str, Any]]:
+) -> tuple[list[Ready], Json]:
     """Let lm-eval build the prepared tasks, from redirecting YAML files written to `folder`.
 
     Returns the entries that were built and lm-eval's dictionary of tasks and groups; a task that
@@ -76,7 +82,7 @@ def load(
     write_definitions(short, folder)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     built: list[Ready] = []
-    together: dict[str, Any] = {"tasks": {}, "groups": {}}
+    together: Json = {"tasks": {}, "groups": {}}
     from_hub = any(part.documents is None for entry in ready for part in entry.parts)
     with hub.offline_when_unreachable(from_hub):
         for entry, shortened in zip(ready, short, strict=True):
@@ -112,12 +118,12 @@ def harness_version() -> str:
     return version("lm_eval")
 
 
-def redirection(part: Part, task: Task, *, cache: Path | None = None) -> dict[str, Any]:
+def redirection(part: Part, task: Task, *, cache: Path | None = None) -> Json:
     """The YAML mapping that asks a stock task about other documents, 0-shot."""
-    cfg: dict[str, Any] = {"include": str(part.stock), "task": part.name, "num_fewshot": 0}
+    cfg: Json = {"include": str(part.stock), "task": part.name, "num_fewshot": 0}
     if part.documents is None:
         return cfg
-    kwargs: dict[str, Any] = {"data_files": {task.split: str(part.documents.resolve())}}
+    kwargs: Json = {"data_files": {task.split: str(part.documents.resolve())}}
     if cache is not None:
         kwargs["cache_dir"] = str(cache)
     return cfg | {
@@ -144,7 +150,7 @@ def _members(task: Task, stock: Path) -> list[tuple[str, Path]]:
     return sorted((name, index[name].yaml_path) for name in _leaves(task.group, index))
 
 
-def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
+def _leaves(name: str, index: JsonMap) -> Iterator[str]:
     entry = index[name]
     if entry.kind.name == "TASK":
         yield name
@@ -153,13 +159,13 @@ def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
         yield from _leaves(child, index)
 
 
-def _part(task: Task, name: str, stock: Path, source: Any) -> Part:
+def _part(task: Task, name: str, stock: Path, source: Source) -> Part:
     if source.kind == "hub":
         return Part(name, stock, None, None)
     return Part(name, stock, source.task_file(name if task.group else task.file), None)
 
 
-def _is_missing(part: Part, source: Any) -> bool:
+def _is_missing(part: Part, source: Source) -> bool:
     return source.kind != "hub" and (part.documents is None or not part.documents.is_file())
 
 
@@ -199,7 +205,7 @@ def _write(entry: Ready, folder: Path) -> None:
         path.write_text(yaml.safe_dump(mapping, sort_keys=False), encoding="utf-8")
 
 
-def _reason(entry: Ready, index: Mapping[str, Any], error: Exception) -> str:
+def _reason(entry: Ready, index: JsonMap, error: Exception) -> str:
     """Why the hub cannot provide a task; raises where that is not the task's own trouble."""
     local = entry.parts[0].documents
     if local is not None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from prunebench.untyped import Plain
+
+if TYPE_CHECKING:
+    from prunebench.text.source import Source
+
 from collections.abc import Iterator
-from typing import Any
 
 from prunebench.evaluation.zeroshot.check import read_documents, strings
 from prunebench.evaluation.zeroshot.suites import Task, load_suite
 
 
-def item_texts(*, suite: str, source: Any) -> dict[str, Iterator[str]]:
+def item_texts(*, suite: str, source: Source) -> dict[str, Iterator[str]]:
     """One text an item (all the text fields of a document, a line each), by task.
 
     Reads local files, so sources `local` and `demo` only: a task without a file of its own (a group
@@ -23,6 +29,6 @@ def item_texts(*, suite: str, source: Any) -> dict[str, Iterator[str]]:
     return found
 
 
-def _texts(path: Any, task: Task) -> Iterator[str]:
+def _texts(path: Plain, task: Task) -> Iterator[str]:
     for document in read_documents(path, task.fields):
         yield "\n".join(strings(document, task.fields))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from prunebench.leaderboard.numbers.quantities import Z95
 from prunebench.leaderboard.numbers.rows import Stats
+from prunebench.untyped import Foreign, JsonMap
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    Array = np.ndarray[Any, Any]  # NumPy's types say nothing of shapes
+    Array = np.ndarray[Foreign, Foreign]  # NumPy's types say nothing of shapes
     Arrays = dict[str, Array]
 
 PREFIXES = ("difference", "reference")  # from dense, and from the campaign's reference row
@@ -67,7 +67,7 @@ def gap(mine: Stats, other: Stats) -> Gap:
     return Gap(**{name: values.item() for name, values in between(*parts).items()})
 
 
-def between(mine: Mapping[str, Any] | pd.DataFrame, other: Mapping[str, Any]) -> Arrays:
+def between(mine: JsonMap | pd.DataFrame, other: JsonMap) -> Arrays:
     """mine - other: value, low, high and interval ("seeds", "run" or "").
 
     Both map n, mean, sd and error to numbers or arrays. Where at least one has a spread over seeds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from prunebench.untyped import Foreign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +94,6 @@ def stats_of(summary: pd.DataFrame) -> StatsOf:
 
 
 def _lines(frame: pd.DataFrame, form: type[T]) -> Iterator[T]:
-    columns: list[list[Any]] = [frame[field.name].tolist() for field in fields(form)]
+    columns: list[list[Foreign]] = [frame[field.name].tolist() for field in fields(form)]
     for values in zip(*columns, strict=True):
         yield form(*values)

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.differences import PREFIXES, add_differences, student
@@ -181,11 +181,11 @@ def _add_ranks(summary: pd.DataFrame, collected: Collected) -> None:
     lows, highs = (summary[end].fillna(summary["mean"]).tolist() for end in ("low", "high"))
     means: list[float] = summary["mean"].tolist()
     names = ("campaign", "model", "sparsity", "quantity")
-    blocks: dict[tuple[Any, ...], list[int]] = {}
+    blocks: dict[tuple[str, str, float, int], list[int]] = {}
     lines = zip(ranked.tolist(), *(summary[name].tolist() for name in names), strict=True)
-    for place, (competes, *block) in enumerate(lines):
+    for place, (competes, campaign, model, sparsity, quantity) in enumerate(lines):
         if competes:
-            blocks.setdefault(tuple(block), []).append(place)
+            blocks.setdefault((campaign, model, sparsity, quantity), []).append(place)
     ranks, best = [math.nan] * len(means), [False] * len(means)
     for key, places in blocks.items():
         numbers = ([values[i] for i in places] for values in (means, lows, highs))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
-from prunebench.plugins.discovery import Plugin, check_schema
+from prunebench.plugins.discovery import Plugin
+from prunebench.schema import check_schema
+from prunebench.untyped import JsonMap
 
 SCHEMA = Path(__file__).parent.parent.parent / "schemas" / "paper.schema.yaml"
 
@@ -33,7 +34,7 @@ class Published:
     sparsity: float
     sparsity_definition: str
     native_ratio: float | None
-    params: Mapping[str, Any]
+    params: JsonMap
     recovery: str
     quantity: str
     value: float
@@ -54,7 +55,7 @@ class Side:
     """One side of a claim: rows of a method with these parameters, tuned by the suite or not."""
 
     method: str
-    params: Mapping[str, Any]
+    params: JsonMap
     recovery: bool | None
     sparsity: float
 
@@ -93,7 +94,7 @@ class Paper:
     arxiv: str
     published: tuple[Published, ...]
     claims: tuple[Claim, ...]
-    defaults: Mapping[str, Mapping[str, Any]]
+    defaults: Mapping[str, JsonMap]
 
 
 def read_papers(plugins: Mapping[str, Plugin]) -> tuple[Paper, ...]:
@@ -130,15 +131,15 @@ def read_published(path: Path) -> tuple[Published, ...]:
     return tuple(found)
 
 
-def _claim(entry: Mapping[str, Any]) -> Claim:
+def _claim(entry: JsonMap) -> Claim:
     rules = tuple(_rule(rule) for rule in entry.get("judged", ()))
     return Claim(entry["claim"], entry.get("source", ""), entry["evidence"], rules)
 
 
-def _rule(rule: Mapping[str, Any]) -> Rule:
+def _rule(rule: JsonMap) -> Rule:
     kind, _, name = rule["quantity"].partition(":")
 
-    def side(given: Mapping[str, Any]) -> Side:
+    def side(given: JsonMap) -> Side:
         sparsity = given.get("sparsity", rule["sparsity"])
         return Side(given["method"], given.get("params", {}), given.get("recovery"), sparsity)
 
@@ -146,7 +147,7 @@ def _rule(rule: Mapping[str, Any]) -> Rule:
     return Rule(kind, name or None, *sides, form=rule["form"], value=rule["value"])
 
 
-def _numbers(row: Mapping[str, Any], arxiv: str, where: str) -> list[Published]:
+def _numbers(row: JsonMap, arxiv: str, where: str) -> list[Published]:
     quantities, values = row["quantities"], row["values"]
     if len(quantities) != len(values):
         raise Invalid(f"{where}: expected {len(quantities)} values, got {len(values)}")

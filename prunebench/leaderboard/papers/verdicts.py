@@ -11,11 +11,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.numbers.rows import Row, Stats, StatsOf, stats_of
+from prunebench.untyped import JsonMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ class _Row:
 
     key: Row
     names: frozenset[str]
-    params: Mapping[str, Any]
+    params: JsonMap
     native_ratio: float | None
     tunes: bool
     tuning: TunedOn | None
@@ -115,7 +116,7 @@ def _verdicts(
     rows: Sequence[_Row],
     stats: StatsOf,
     collected: Collected,
-    defaults: Mapping[str, Mapping[str, Any]],
+    defaults: Mapping[str, JsonMap],
 ) -> list[Verdict]:
     left, reason = list(rows), "no cell has results"
     for keep, why in _conditions(number, defaults):
@@ -141,9 +142,7 @@ def _verdicts(
 Condition = tuple[Callable[[_Row], bool], Callable[[list[_Row]], str]]
 
 
-def _conditions(
-    number: Published, defaults: Mapping[str, Mapping[str, Any]]
-) -> Iterable[Condition]:
+def _conditions(number: Published, defaults: Mapping[str, JsonMap]) -> Iterable[Condition]:
     """What must agree, in this order, and what to say of the rows left when it does not."""
     wanted = {**defaults.get(number.method, {}), **number.params}
 
@@ -190,7 +189,7 @@ def _told_sparsity(number: Published, rows: list[_Row]) -> str:
     return f"another sparsity: {number.sparsity:.1%} of all parameters; measured: {there}"
 
 
-def _told_params(wanted: Mapping[str, Any], rows: list[_Row]) -> str:
+def _told_params(wanted: JsonMap, rows: list[_Row]) -> str:
     differing = {
         key: row.params.get(key)
         for row in rows[:1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from prunebench.leaderboard.numbers.collect import truncated
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
@@ -11,6 +10,7 @@ from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import TITLES, titles
 from prunebench.record.form import Kept, Leak, ModelFacts, Provenance, Record, TunedOn
 from prunebench.record.parts import there
+from prunebench.untyped import Json
 
 UNITS = {"fraction": "%", "perplexity": "", "count": "", "ratio": "×"}
 
@@ -130,11 +130,11 @@ def _leak(leak: Leak | None) -> str:
     return "; ".join(found) or ("none found" if sets else "")
 
 
-def kept_units(decision: Mapping[str, Kept] | None) -> dict[str, Any] | None:
+def kept_units(decision: Mapping[str, Kept] | None) -> Json | None:
     """Kept and all units per kind and layer: {kind: [[layer or null, kept, units], ...]}."""
     if not decision:
         return None
-    kinds: dict[str, list[list[Any]]] = {}
+    kinds: dict[str, list[list[int | None]]] = {}
     for entry in decision.values():
         kinds.setdefault(entry.kind, []).append([entry.layer, entry.kept, entry.units])
     order = {kind: i for i, kind in enumerate(("heads", "neurons", "hidden", "layers"))}

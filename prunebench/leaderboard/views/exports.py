@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import MARKS, ROW_KEY, Collected
 from prunebench.leaderboard.numbers.quantities import KINDS
 from prunebench.leaderboard.numbers.rows import Row
 from prunebench.record.store import as_mapping
+from prunebench.untyped import Plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def _reasons(collected: Collected) -> pd.Series:
     return joined.reindex(collected.rows.index).fillna("")
 
 
-def _leaves(value: Any, key: str) -> Any:
+def _leaves(value: Plain, key: str) -> Iterator[tuple[str, Plain]]:
     if key in LEFT_OUT:
         return
     if key in OPEN_MAPS:

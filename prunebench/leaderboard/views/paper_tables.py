@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.quantities import KINDS
 from prunebench.leaderboard.papers.claims import Judged
@@ -23,6 +23,7 @@ from prunebench.leaderboard.papers.verdicts import (
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
 from prunebench.leaderboard.views.tables import Cell, Table
+from prunebench.untyped import Json, Plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,7 @@ COLUMNS = [
 ]
 
 
-def _number_line(verdict: Verdict) -> dict[str, Any]:
+def _number_line(verdict: Verdict) -> Json:
     number, measured = verdict.published, verdict.measured
     line = {
         "what": "number",
@@ -136,7 +137,7 @@ def _number_line(verdict: Verdict) -> dict[str, Any]:
     return line
 
 
-def _claim_line(judged: Judged) -> dict[str, Any]:
+def _claim_line(judged: Judged) -> Json:
     rule, quantity = judged.rule, judged.quantity
     return {
         "what": "claim",
@@ -216,29 +217,29 @@ def _claim_row(judged: Judged) -> list[str]:
     ]
 
 
-def _quantity_text(quantity: Any) -> str:
+def _quantity_text(quantity: Plain) -> str:
     return titles([quantity])[0] + (f" at {quantity.name}" if quantity.kind in SPEED else "")
 
 
 SPEED = ("prefill_ms", "decode_ms_per_token", "peak_allocated_mib")
 
 
-def _wanted(rule: Any) -> str:
+def _wanted(rule: Plain) -> str:
     return f"{rule.kind} {rule.name or ''}".strip()
 
 
-def _in_paper_units(unit: str) -> Any:
+def _in_paper_units(unit: str) -> Callable[[float], str]:
     """Accuracies are in percent already; everything else is written as in the tables."""
     return lambda value: formats.plain(value, "points" if unit == "fraction" else unit)
 
 
-def _difference(value: float, low: float, high: float, show: Any) -> str:
+def _difference(value: float, low: float, high: float, show: Callable[[float], str]) -> str:
     texts = [_signed(x, show) for x in (value, low, high)]
     return texts[0] if math.isnan(low) else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
-def _signed(value: float, show: Any) -> str:
-    text: str = show(value)
+def _signed(value: float, show: Callable[[float], str]) -> str:
+    text = show(value)
     return text.replace("-", "−") if value < 0 else "+" + text
 
 

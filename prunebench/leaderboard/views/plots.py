@@ -6,16 +6,17 @@ import io
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.fronts import Axis, Front, Point
+from prunebench.untyped import Foreign, Json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SETTINGS: dict[Any, Any] = {
+SETTINGS: Json = {
     "svg.hashsalt": "prunebench",
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -40,7 +41,7 @@ COLOURS = (  # the first ten of Observable's palette; the page draws with the sa
 MARKERS = "os^Dv"  # told apart where colours repeat
 PANELS = ("size", "latency", "memory", "pruning cost")
 LOST_SHOWN = 4
-LOST_STYLE: dict[str, Any] = {"fontsize": 7, "color": "#b3261e", "ha": "center"}
+LOST_STYLE: Json = {"fontsize": 7, "color": "#b3261e", "ha": "center"}
 MANY_POWERS = 2000.0  # a range of more than this is wide
 ROW = 0.24  # inches that a line of the legend takes
 
@@ -50,7 +51,7 @@ def plot_files(fronts: Sequence[Front]) -> Iterator[tuple[str, bytes]]:
     import matplotlib
 
     taken: dict[str, int] = {}
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(SETTINGS):  # type: ignore[arg-type]  # its keys are literals there
         for front in fronts:
             for quality in front.qualities:
                 name = _file_name(front, quality, taken)
@@ -127,7 +128,7 @@ Placed = tuple[float, float, float | None, float | None]  # x, y, low, high
 Band = tuple[str, list[tuple[float, float, float]]]  # colour, and (x, low, high) of each point
 
 
-def _line(panel: Axes, positions: list[Placed], name: str, style: dict[str, Any]) -> list[Band]:
+def _line(panel: Axes, positions: list[Placed], name: str, style: Json) -> list[Band]:
     """Draw one line; what is to be drawn of its intervals is returned."""
     if not positions:
         return []
@@ -182,7 +183,7 @@ def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[Place
     return found
 
 
-def _label_log(axis: Any) -> None:
+def _label_log(axis: Foreign) -> None:
     """Ticks at 1, 2 and 5 of each power of ten, or at powers alone in a wide range."""
     from matplotlib.ticker import LogLocator, NullLocator
 

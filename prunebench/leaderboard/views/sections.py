@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
@@ -147,11 +147,11 @@ def _quality(here: Quantities, body: Sequence[Line], reference: str | None) -> l
     return tables
 
 
-def _protocol_groups(quality: Quantities) -> dict[str, dict[int, Any]]:
+def _protocol_groups(quality: Quantities) -> dict[str, dict[int, Quantity]]:
     """All in one table while it stays narrow, otherwise by window length."""
     if len(of_kinds(quality, "perplexity")) <= MANY:
         return {"": dict(quality)} if quality else {}
-    groups: dict[str, dict[int, Any]] = {}
+    groups: dict[str, dict[int, Quantity]] = {}
     for i, quantity in quality.items():
         length = quantity.detail("length")
         suffix = f" at window length {length}" if length else ", zero-shot"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
 from prunebench.leaderboard.numbers.quantities import KINDS, measurements
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
 from prunebench.record.form import Record
+from prunebench.untyped import JsonMap, Plain
 
 
 def record_text(record: Record) -> str:
@@ -38,7 +36,7 @@ def _numbers(record: Record) -> str:
     return "Numbers (± error within the run)\n" + _grid(lines)
 
 
-def _kept(decision: Mapping[str, Any]) -> str:
+def _kept(decision: JsonMap) -> str:
     lines = [
         (kind, "" if layer is None else f"layer {layer}", f"{kept} of {units}")
         for kind in decision["kinds"]
@@ -47,11 +45,11 @@ def _kept(decision: Mapping[str, Any]) -> str:
     return "Kept units\n" + _grid(lines)
 
 
-def _pairs(facts: Any) -> str:
+def _pairs(facts: Plain) -> str:
     return _grid([(name, formats.one_line(text)) for name, text in facts])
 
 
-def _grid(lines: Any) -> str:
+def _grid(lines: Plain) -> str:
     from tabulate import tabulate
 
     cleaned = [[formats.one_line(text) for text in line] for line in lines]

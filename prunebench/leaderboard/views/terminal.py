@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.compare import compare
 from prunebench.leaderboard.views.facts import counts
 from prunebench.leaderboard.views.tables import Cell, Section, Table
+from prunebench.untyped import Foreign
 
 if TYPE_CHECKING:
     from prunebench.leaderboard.report import Report
@@ -75,7 +76,7 @@ def _best_fit(section: Section, width: int) -> tuple[Table, str]:
 def _draw(table: Table, kept: list[int]) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
-    rows: list[Any] = []  # lines of text, and tabulate's own mark for a rule
+    rows: list[Foreign] = []  # lines of text, and tabulate's own mark for a rule
     for position, row in enumerate(table.rows):
         if position and table.blocks and table.blocks[position] != table.blocks[position - 1]:
             rows.append(SEPARATING_LINE)

@@ -7,16 +7,15 @@ remembered.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.bloom.modeling_bloom import BloomAttention
 
 from prunebench.errors import Unsupported
-from prunebench.models.modules import stack_at
+from prunebench.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
+from prunebench.untyped import Foreign, Module, Passed
 
 STACK = "transformer.h"
 
@@ -60,8 +59,8 @@ class PrunedAttention(BloomAttention):
         residual: Tensor,
         alibi: Tensor,
         attention_mask: Tensor,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: Passed,
+    ) -> Foreign:
         """`alibi` is that of all original heads: [batch * original heads, 1, keys]."""
         by_head = alibi.unflatten(0, (hidden_states.shape[0], -1))  # [batch, heads, 1, keys]
         own = by_head[:, self.head_numbers].flatten(0, 1)
@@ -90,5 +89,5 @@ def _neurons(model: PreTrainedModel, i: int) -> Structure:
     return parts.neurons(model, i, prefix, reads=("dense_h_to_4h",), writes="dense_4h_to_h")
 
 
-def _head_count(attention: Any) -> int:
+def _head_count(attention: Module) -> int:
     return int(attention.dense.weight.shape[1] // attention.head_dim)

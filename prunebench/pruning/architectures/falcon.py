@@ -7,14 +7,13 @@ the reason that bloom.py gives. The variants with ALiBi (falcon-rw) are refused.
 
 from __future__ import annotations
 
-from typing import Any
-
 from transformers import PreTrainedModel
 
 from prunebench.errors import Unsupported
-from prunebench.models.modules import stack_at
+from prunebench.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
+from prunebench.untyped import Module
 
 STACK = "transformer.h"
 
@@ -67,7 +66,7 @@ def _neurons(model: PreTrainedModel, i: int) -> Structure:
     return parts.neurons(model, i, prefix, reads=("dense_h_to_4h",), writes="dense_4h_to_h")
 
 
-def _head_counts(attention: Any) -> tuple[int, int]:
+def _head_counts(attention: Module) -> tuple[int, int]:
     """Query and KV heads as the tensors say: beyond the queries there are keys and values."""
     queries = attention.dense.weight.shape[1]
     fused = attention.query_key_value.weight.shape[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from prunebench.models.modules import stack_at
+from prunebench.modules import stack_at
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Structure
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from prunebench.models.modules import Module
 from prunebench.pruning.architectures import parts
 from prunebench.pruning.structure import Norm, Structure
 from prunebench.pruning.tying import head_is_tied
+from prunebench.untyped import Module
 
 STACK = "model.layers"
 Block = Callable[[PreTrainedModel, int], Structure]

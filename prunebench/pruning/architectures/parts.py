@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prunebench.models.modules import stack_at, weight_at
+from prunebench.modules import stack_at, weight_at
 from prunebench.pruning.structure import Coupling, Gate, Norm, Structure
 from prunebench.pruning.tying import head_is_tied
 

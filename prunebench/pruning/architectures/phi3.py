@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from transformers import PreTrainedModel
 
 from prunebench.errors import Unsupported
 from prunebench.pruning.architectures import glm, llama, parts
 from prunebench.pruning.structure import Structure
+from prunebench.untyped import Foreign
 
 
 def structures(model: PreTrainedModel) -> dict[str, Structure]:
@@ -46,10 +45,10 @@ def refresh(model: PreTrainedModel) -> bool:
 class LayerConfig:
     """The model's config, live, but for the number of query heads of one layer."""
 
-    def __init__(self, config: Any, heads: int) -> None:
+    def __init__(self, config: Foreign, heads: int) -> None:
         self.shared, self.num_attention_heads = config, heads
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Foreign:
         if name == "shared":  # not there yet, while a copy is being made
             raise AttributeError(name)
         return getattr(self.shared, name)

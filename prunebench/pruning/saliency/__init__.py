@@ -6,7 +6,7 @@ In the order of use: `sides_of` lists the weights' sides that belong to structur
 
 from __future__ import annotations
 
-from prunebench.pruning.saliency.calibration import CalibrationLoss, only_these_learn
+from prunebench.pruning.saliency.calibration import CalibrationLoss, Meter, only_these_learn
 from prunebench.pruning.saliency.gradients import channel_saliency
 from prunebench.pruning.saliency.measures import MEASURES, Measure, channel_sums
 from prunebench.pruning.saliency.units import (
@@ -19,6 +19,7 @@ from prunebench.pruning.saliency.units import (
 
 __all__ = [
     "MEASURES",
+    "Meter",
     "REDUCTIONS",
     "CalibrationLoss",
     "Measure",

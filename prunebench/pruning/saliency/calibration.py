@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ IGNORED = -100
 """Label of a token whose prediction does not count."""
 
 
+class Meter(Protocol):
+    """What is told of the tokens that a method spends; `profiling.cost.Cost` is one."""
+
+    def forward(self, tokens: int) -> None:
+        """Tokens that went forward through the model."""
+
+    def backward(self, tokens: int) -> None:
+        """Tokens through which gradients went back."""
+
+
 class CalibrationLoss:
     """Calibration samples and the causal language model's loss on them.
 
@@ -24,7 +34,7 @@ class CalibrationLoss:
     cost            meter that is told the tokens of every loss, or None
     """
 
-    def __init__(self, tokens: Tensor, labels: Tensor, cost: Any) -> None:
+    def __init__(self, tokens: Tensor, labels: Tensor, cost: Meter | None) -> None:
         if labels.shape != tokens.shape or tokens.dim() != 2 or not len(tokens):
             raise Invalid(
                 "saliency: expected tokens and labels [samples, length], "

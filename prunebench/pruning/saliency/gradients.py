@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench.errors import Failure, Invalid, Unsupported
-from prunebench.pruning.saliency.calibration import CalibrationLoss, only_these_learn
+from prunebench.pruning.saliency.calibration import CalibrationLoss, Meter, only_these_learn
 from prunebench.pruning.saliency.measures import channel_sums, measure_of
 from prunebench.pruning.saliency.units import Side
 
@@ -33,7 +32,7 @@ def channel_saliency(
     streamed: bool = True,
     micro_batch: int | None = None,
     sample_weights: Sequence[float] | None = None,
-    cost: Any = None,
+    cost: Meter | None = None,
 ) -> dict[str, dict[Side, Tensor]]:
     """Importance of every channel: {measure: {side: Tensor [channels]}}, fp32 on the CPU.
 

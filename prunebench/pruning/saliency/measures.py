@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunebench.errors import Invalid
+from prunebench.untyped import Foreign
 
 BLOCK_ELEMENTS = 2**22
 """Weights that are reduced at a time, so that fp32 temporaries stay at 16 MiB each."""
@@ -27,7 +27,7 @@ class Measure:
                    come: no accumulator of the weight's size is needed
     """
 
-    salience: Callable[[Tensor, Any, Any], Tensor]  # None for what it does not use
+    salience: Callable[[Tensor, Foreign, Foreign], Tensor]  # None for what it does not use
     signed: bool = False
     uses_gradient: bool = False
     uses_squares: bool = False

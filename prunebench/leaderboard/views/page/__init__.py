@@ -11,13 +11,14 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.views import formats, markdown, paper_tables
 from prunebench.leaderboard.views.facts import counts
 from prunebench.leaderboard.views.fronts import make_fronts
 from prunebench.leaderboard.views.page.data import page_data
 from prunebench.leaderboard.views.tables import Table
+from prunebench.untyped import Foreign
 
 if TYPE_CHECKING:
     from prunebench.leaderboard.report import Report
@@ -85,7 +86,7 @@ def sort_value(text: str) -> str:
     return repr(float(number) * SUFFIXES.get(match[2], 1.0))
 
 
-def _bold(text: str) -> Any:
+def _bold(text: str) -> Foreign:
     """Our own sentences in Markdown: **bold** and `code`, everything else escaped."""
     from markupsafe import Markup, escape
 

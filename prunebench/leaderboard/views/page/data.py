@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
 from prunebench.leaderboard.numbers.quantities import KINDS
@@ -12,18 +11,19 @@ from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
 from prunebench.leaderboard.views.fronts import Axis, Front
 from prunebench.record.form import Provenance, Record
+from prunebench.untyped import Foreign, Json, Plain
 
 MOST_POINTS = 400  # of a curve: more than a screen can show
 MOST_VALUES = 20_000  # of a method's plot; a larger one stays in the record
 
 
-def page_data(report: Any, fronts: Sequence[Front]) -> dict[str, Any]:
+def page_data(report: Foreign, fronts: Sequence[Front]) -> Json:
     """Everything that the page's script draws."""
     collected = report.collected
     records = collected.records
     provenances = sorted({_origin_text(record) for record in records})
     places = {text: i for i, text in enumerate(provenances)}
-    values: dict[int, list[list[Any]]] = {}
+    values: dict[int, list[list[Foreign]]] = {}
     for entry in collected.values.itertuples():
         unit = KINDS[collected.quantities[entry.quantity].kind].unit
         error = "" if entry.error != entry.error else formats.plain(entry.error, unit)
@@ -40,7 +40,7 @@ def page_data(report: Any, fronts: Sequence[Front]) -> dict[str, Any]:
     }
 
 
-def drawable(note: Any) -> str:
+def drawable(note: Plain) -> str:
     """The kind of plot that a method's note asks for, if it has the form of one; else ""."""
     if not isinstance(note, Mapping) or not isinstance(note.get("title"), str):
         return ""
@@ -60,7 +60,7 @@ def drawable(note: Any) -> str:
     return ""
 
 
-def thinned(points: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
+def thinned(points: Sequence[Foreign], most: int = MOST_POINTS) -> list[Foreign]:
     """At most `most` points, evenly chosen, the first and the last among them."""
     if len(points) <= most:
         return list(points)
@@ -68,8 +68,8 @@ def thinned(points: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
     return [points[round(i * step)] for i in range(most)]
 
 
-def _front(front: Front) -> dict[str, Any]:
-    def axis(given: Axis) -> dict[str, Any]:
+def _front(front: Front) -> Json:
+    def axis(given: Axis) -> Json:
         return {
             "key": str(given.quantity),
             "title": given.title,
@@ -78,7 +78,7 @@ def _front(front: Front) -> dict[str, Any]:
             "log": given.log,
         }
 
-    def line(name: str, points: Any) -> dict[str, Any]:
+    def line(name: str, points: Plain) -> Json:
         return {
             "name": name,
             "points": [
@@ -98,7 +98,7 @@ def _front(front: Front) -> dict[str, Any]:
     }
 
 
-def _cell(record: Record, values: list[list[Any]], provenance: int) -> dict[str, Any]:
+def _cell(record: Record, values: list[list[Foreign]], provenance: int) -> Json:
     notes = record.method_notes or {}
     kinds = {key: drawable(note) for key, note in sorted(notes.items())}
     return {
@@ -116,7 +116,7 @@ def _cell(record: Record, values: list[list[Any]], provenance: int) -> dict[str,
     }
 
 
-def _plot(note: Any, kind: str) -> dict[str, Any]:
+def _plot(note: Plain, kind: str) -> Json:
     """A note that `drawable` has looked at."""
     if kind == "heatmap":
         keys = ("plot", "title", "rows", "columns", "values")
@@ -134,13 +134,13 @@ def _origin_text(record: Record) -> str:
     return _text(record.provenance.model_dump(exclude_unset=True))
 
 
-def _text(value: Any) -> str:
+def _text(value: Plain) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Plain) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_point(point: Any) -> bool:
+def _is_point(point: Plain) -> bool:
     return isinstance(point, list) and len(point) == 2 and all(_is_number(v) for v in point)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
+
+from prunebench.untyped import Module
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
-
-Module = Any  # of a family's own class: no type knows its attributes, the families' tests do
 
 
 def module_at(model: nn.Module, path: str) -> Module:
