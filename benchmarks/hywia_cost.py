@@ -85,7 +85,7 @@ def _job(model: Any, tokens: Any, method: str, params: dict[str, Any]) -> Callab
         cost=Cost(device),
         tokenizer=None,
         sample_calibration=lambda samples, length: tokens,
-        load_tuning=lambda: None,
+        load_recovery=lambda: None,
     )
     prune = plugin.load()
     return lambda: prune(model, context)

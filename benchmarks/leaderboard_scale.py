@@ -38,7 +38,7 @@ def main() -> None:
         with timed(f"write {cells} records"):
             paths = [_write(out, made) for made in islice(_campaign(), cells)]
         with timed("read and check them"):
-            records, problems = leaderboard.load(paths)
+            records, problems = leaderboard.read_records(paths)
         with timed("build all views"):
             papers = read_papers(discover())
             report = leaderboard.build(records, problems, out, title="scale", papers=papers)

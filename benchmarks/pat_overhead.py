@@ -32,7 +32,7 @@ from prunebench.profiling import Point, measure, watch
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import slice_model
-from prunebench.recovery import Tuning, attach
+from prunebench.recovery import RecoverySettings, attach
 
 PLUGIN = discover()["pat"]
 PLUGIN.load()
@@ -65,7 +65,7 @@ class Step:
         rank = max(1, width // 200)
         if variant == "lora-matched":
             rank += _matching(self.model)
-        settings = Tuning.from_config({"preset": "pat", "rank": rank, "alpha": rank / 5})
+        settings = RecoverySettings.from_config({"preset": "pat", "rank": rank, "alpha": rank / 5})
         self.wrapped = attach(self.model, settings, seed=0).train()
         self.sparsifier = sparsify(self.model) if variant == "pat" else None
         self.trained = [p for p in self.model.parameters() if p.requires_grad]

@@ -226,10 +226,12 @@ def _pretrain_on_text(options: argparse.Namespace) -> Json:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     import torch
 
-    from prunebench.pretraining import load, pretrain
+    from prunebench.pretraining import pretrain, read_recipe
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return pretrain(load(options.recipe, minutes=options.minutes), options.out, device=device)
+    return pretrain(
+        read_recipe(options.recipe, minutes=options.minutes), options.out, device=device
+    )
 
 
 def _claims(options: argparse.Namespace) -> None:
@@ -302,9 +304,9 @@ def _retry(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from prunebench.campaign.advice import warnings
-    from prunebench.campaign.config import load
+    from prunebench.campaign.config import load_campaign
 
-    campaign = load(options.file)
+    campaign = load_campaign(options.file)
     for warning in warnings(campaign):
         print(f"warning: {warning}", file=sys.stderr)
     print(

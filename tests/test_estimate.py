@@ -29,7 +29,7 @@ from prunebench.pruning.saliency import channel_saliency, sides_of
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import slice_model
 from prunebench.recovery.lora import attach
-from prunebench.recovery.settings import Tuning
+from prunebench.recovery.settings import RecoverySettings
 
 PYTHIA = {"name": "pythia-70m", "kind": "hub", "id": "EleutherAI/pythia-70m"}
 CAMPAIGN = {
@@ -44,7 +44,9 @@ CAMPAIGN = {
     "zeroshot": {"suite": "zeroshot/7"},
     "profile": {"points": [{"batch": 1, "prompt": 128, "new": 16}]},
 }
-SETTINGS = Tuning.from_config({"rank": 4, "targets": "auto", "micro_batch": 4, "length": 64})
+SETTINGS = RecoverySettings.from_config(
+    {"rank": 4, "targets": "auto", "micro_batch": 4, "length": 64}
+)
 
 
 def plan(**changes):
@@ -73,7 +75,7 @@ def test_sizes_of_llama_7b_are_those_of_its_matrices():
     assert sizes.outputs == 32 * (5 * 4096 + 2 * 11008)
     assert (sizes.layers, sizes.vocabulary, sizes.largest) == (32, 32000, 4096 * 11008)
     assert sizes.cache == 2 * 32 * 4096
-    settings = Tuning.from_config({"preset": "pat"})
+    settings = RecoverySettings.from_config({"preset": "pat"})
     assert lora_parameters(model, settings) == 49_971_200  # the paper's arithmetic for rank 20
 
 
@@ -133,7 +135,7 @@ def measure_score(model, tokens):
 def estimate_tuning(sizes, tokens):
     rows, length = tokens.shape
     settings = replace(SETTINGS, micro_batch=rows, batch=rows, length=length)
-    return stages.tune(sizes, settings, 0, 0, 1.0).memory_bytes
+    return stages.recover(sizes, settings, 0, 0, 1.0).memory_bytes
 
 
 def estimate_score(sizes, tokens):
@@ -189,9 +191,9 @@ def test_a_shared_pruning_is_counted_once_and_jobs_are_those_of_the_row():
     jobs = {label: set(row.memory_gib) for (_, label), row in rows.items()}
     assert jobs == {
         "dense": {"prune", "evaluate"},
-        "magnitude+lora": {"prune", "tune", "evaluate", "profile"},
+        "magnitude+lora": {"prune", "recover", "evaluate", "profile"},
         "llm_pruner": {"prune", "evaluate", "profile"},
-        "llm_pruner+lora": {"tune", "evaluate"},
+        "llm_pruner+lora": {"recover", "evaluate"},
         "loraprune": {"prune", "evaluate", "profile"},
     }
     assert rows["pythia-70m", "llm_pruner"].cells == 2
@@ -199,22 +201,22 @@ def test_a_shared_pruning_is_counted_once_and_jobs_are_those_of_the_row():
 
 def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
     sizes, model = shape_sizes("llama-7b")
-    settings = Tuning.from_config({"preset": "llm-pruner", "tokens": 10_000_000})
-    stage = stages.tune(sizes, settings, 0, 10_000_000, 1.0)
+    settings = RecoverySettings.from_config({"preset": "llm-pruner", "tokens": 10_000_000})
+    stage = stages.recover(sizes, settings, 0, 10_000_000, 1.0)
     assert stage.operations == pytest.approx(1.36 * 1e7 * 4 * sizes.active)
     slow, fast = stage.seconds(Assumptions(tflops=75)), stage.seconds(Assumptions(tflops=150))
     assert slow - fast == pytest.approx(stage.operations / 150e12)
     recovery = Recovery({"instructions": "alpaca"})
-    epochs = Tuning.from_config({"preset": "llm-pruner"})
-    tokens = stages.tuning_tokens(recovery, epochs, Assumptions(example_tokens=100))
+    epochs = RecoverySettings.from_config({"preset": "llm-pruner"})
+    tokens = stages.recovery_tokens(recovery, epochs, Assumptions(example_tokens=100))
     assert tokens == 2 * 51_760 * 100
-    assert stages.tuning_tokens(recovery, epochs, Assumptions(example_tokens=999)) == (
+    assert stages.recovery_tokens(recovery, epochs, Assumptions(example_tokens=999)) == (
         2 * 51_760 * 256
     )
-    assert stages.tuning_tokens(recovery, settings, Assumptions()) == 10_000_000
+    assert stages.recovery_tokens(recovery, settings, Assumptions()) == 10_000_000
     one, other = (Recovery({"text": corpus}) for corpus in ("wikitext2", "ptb"))
     both = Recovery({"text": ["wikitext2", "ptb"]})
-    found = [stages.tuning_tokens(text, epochs, Assumptions()) for text in (one, other, both)]
+    found = [stages.recovery_tokens(text, epochs, Assumptions()) for text in (one, other, both)]
     assert found[2] == pytest.approx(found[0] + found[1]) and found[0] > found[1] > 1e6
 
 
@@ -231,8 +233,8 @@ def test_limits_shorten_the_evaluation():
     ("gib", "card"), [(5, 24), (21, 40), (40, 48), (60, 80), (75, 141), (130, None)]
 )
 def test_the_card_is_the_smallest_with_a_tenth_to_spare(gib, card):
-    row = PlanRow("m", "r", 1, memory_gib={"prune": 1.0, "tune": gib, "profile": 200.0})
-    assert row.card_gb("prune", "tune") == card
+    row = PlanRow("m", "r", 1, memory_gib={"prune": 1.0, "recover": gib, "profile": 200.0})
+    assert row.card_gb("prune", "recover") == card
     assert row.card_gb("profile") is None and row.card_gb("prune") == 24
 
 

@@ -18,12 +18,12 @@ def make_step(
     seed: int,
     importance: str = "param_first",
     streamed: bool = True,
-) -> Step:
+) -> TaylorStep:
     """A pass over `micro_batches` random samples of `length` tokens, all at once."""
-    return Step(model, micro_batches, length, seed, importance, streamed)
+    return TaylorStep(model, micro_batches, length, seed, importance, streamed)
 
 
-class Step:
+class TaylorStep:
     """Scores of all heads and neurons.
 
     tokens      number that a run takes through the model

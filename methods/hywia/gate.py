@@ -16,7 +16,7 @@ HIDDEN = 64
 FLOOR = 1e-4  # of a matrix's mean score: smaller ones look alike to the logarithm
 
 
-class Gate(nn.Module):
+class FusionGate(nn.Module):
     """2-64-1 networks, one for each of `matrices`: inputs -> attention over fine and coarse.
 
     The single output is the logit of the fine score against a coarse logit of 0, so that the
@@ -80,7 +80,7 @@ class Gates:
         grains = [groups[name][side] for name, side in self.places]
         device = grains[0].fine.device
         generators = [generator_of(seed, name, side) for name, side in self.places]
-        self.gate = Gate(generators, balanced=trained).to(device)
+        self.gate = FusionGate(generators, balanced=trained).to(device)
         # Matrices with equally many channels go through their gates together.
         widths = {len(g.fine): None for g in grains}
         self.batches: list[tuple[Tensor, Tensor]] = []

@@ -24,7 +24,7 @@ from .fusion import (
 )
 from .gate import Gates
 from .notes import blend_maps, score_scale, training_curve
-from .training import Training, train
+from .training import GateTraining, train
 
 ALONE = {"fine": FINE, "coarse": COARSE, "fixed": "param_second"}
 """Fusions that are one measure of the library: nothing is left to blend."""
@@ -86,7 +86,7 @@ def _gate(
     ctx: Context,
 ) -> tuple[Gates, Fusion]:
     """The gates, as drawn (no steps, the released behaviour) or trained, and what they blend."""
-    options = Training.from_params(ctx.params, seed=ctx.seed)
+    options = GateTraining.from_params(ctx.params, seed=ctx.seed)
     trained = options.steps > 0
     # Drawn gates stay on the CPU, so that they are the same on every device.
     groups = grains_of(saliency, chosen, ctx.device if trained else "cpu")

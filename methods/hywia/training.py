@@ -18,7 +18,7 @@ from prunebench.pruning.surgery import gated
 from prunebench.untyped import Json, JsonMap
 
 from .fusion import Fusion
-from .gate import Gate, Gates
+from .gate import FusionGate, Gates
 
 PASSES = 1.5
 """How often the default batch size sees the calibration samples: what the cost limit permits."""
@@ -35,7 +35,7 @@ LEAST_SLOPE = 1e-3  # of all units together: keeps the Newton step finite where 
 
 
 @dataclass(frozen=True)
-class Training:
+class GateTraining:
     """How the gates are trained; method.yaml describes each. `batch` None: by `PASSES`."""
 
     steps: int
@@ -45,7 +45,7 @@ class Training:
     seed: int
 
     @classmethod
-    def from_params(cls, params: JsonMap, *, seed: int) -> Training:
+    def from_params(cls, params: JsonMap, *, seed: int) -> GateTraining:
         """The method's parameters; `seed` holds where they give no gate seed."""
         return cls(
             steps=params["gate_steps"],
@@ -65,7 +65,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingReport:
     """What training did.
 
     losses         of each step's samples, under the soft unit gates of that step
@@ -94,9 +94,9 @@ def train(
     structures: Mapping[str, Structure],
     kept: Mapping[str, int],
     tokens: Tensor,
-    options: Training,
+    options: GateTraining,
     cost: Meter,
-) -> Report:
+) -> TrainingReport:
     """Let the gates descend the loss of the model whose units they weigh.
 
     kept    structure name -> units that stay; structures that are not named lose none
@@ -130,14 +130,14 @@ def train(
             losses.append(current.item())
             if step > options.steps // 2:
                 average.update_parameters(gates.gate)
-        gates.gate = cast("Gate", average.module)
+        gates.gate = cast("FusionGate", average.module)
         after = pruned(checked)
     if not after <= DIVERGED * before:
         raise Failure(
             f"hywia: training of the gates diverged: the calibration loss rose from {before:.4g} "
             f"to {after:.4g} in {options.steps} steps; lower gate_lr ({options.rate:g})"
         )
-    return Report(tuple(losses), before, after, len(checked))
+    return TrainingReport(tuple(losses), before, after, len(checked))
 
 
 def _check_gradients(gates: Gates, step: int) -> None:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from prunebench import Context, Unsupported
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.recovery import (
-    Tuning,
-    TuningData,
+    RecoveryData,
+    RecoverySettings,
     attach,
     encode,
     fit,
@@ -23,11 +23,11 @@ from prunebench.recovery.lora import target_names
 from prunebench.untyped import Json, Module
 
 from .importance import check_targets
-from .options import Options
+from .options import LoRAPruneOptions
 from .precision import check_bits, merge_quantised, quantise
 from .pruner import Pruner
 from .schedule import (
-    Schedule,
+    SparsitySchedule,
     default_cooldown,
     default_interval,
     exact_counts,
@@ -44,10 +44,10 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     device cannot hold the weights in `bits`; Invalid for a training too short for its schedule or
     without LoRA on all projections; Failure when no step had finite scores.
     """
-    options = Options.from_params(ctx.params)
+    options = LoRAPruneOptions.from_params(ctx.params)
     check_bits(options.bits, ctx.device)
     scored = options.scored(ctx.structures)
-    records, settings = ctx.tuning()
+    records, settings = ctx.recovery()
     data = encode(records, ctx.tokenizer, settings, seed=ctx.seed)
     schedule, events = plan(ctx, scored, options, steps=data.steps)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
@@ -73,11 +73,11 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
 
 
 def plan(
-    ctx: Context, scored: Mapping[str, Structure], options: Options, *, steps: int
-) -> tuple[Schedule, dict[int, dict[str, int]]]:
+    ctx: Context, scored: Mapping[str, Structure], options: LoRAPruneOptions, *, steps: int
+) -> tuple[SparsitySchedule, dict[int, dict[str, int]]]:
     """The schedule, and how many units of each structure are gone after each pruning event."""
     native = (options.ratio or ctx.sparsity) if options.native else None
-    schedule = Schedule(
+    schedule = SparsitySchedule(
         steps=steps,
         final=ctx.sparsity if native is None else native,
         warmup=options.warmup,
@@ -99,7 +99,11 @@ def plan(
 
 
 def _decided(
-    model: PreTrainedModel, data: TuningData, settings: Tuning, pruner: Pruner, ctx: Context
+    model: PreTrainedModel,
+    data: RecoveryData,
+    settings: RecoverySettings,
+    pruner: Pruner,
+    ctx: Context,
 ) -> dict[str, Tensor]:
     """The ranking [units] at the end of a whole run, whose adapters are then thrown away."""
     wrapped = attach(model, settings, seed=ctx.seed)
@@ -112,8 +116,8 @@ def _decided(
 
 def _train(
     wrapped: Module,
-    data: TuningData,
-    settings: Tuning,
+    data: RecoveryData,
+    settings: RecoverySettings,
     pruner: Pruner,
     ctx: Context,
     part: str = "tuning",
@@ -157,7 +161,7 @@ def _leave_plain(model: PreTrainedModel, flags: Mapping[str, bool], training: bo
         del model.peft_config
 
 
-def _note(ctx: Context, pruner: Pruner, schedule: Schedule, report: Json) -> None:
+def _note(ctx: Context, pruner: Pruner, schedule: SparsitySchedule, report: Json) -> None:
     ctx.note(
         "training_curve",
         {

@@ -47,7 +47,7 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Options:
+class LoRAPruneOptions:
     """The parameters of one run; method.yaml describes each."""
 
     formula: Formula
@@ -67,7 +67,7 @@ class Options:
     bits: int
 
     @classmethod
-    def from_params(cls, params: JsonMap) -> Options:
+    def from_params(cls, params: JsonMap) -> LoRAPruneOptions:
         """Resolve the flavour. Raises Invalid for parameters that contradict each other."""
         rest = dict(params)
         chosen = {key: rest.pop(key) for key in FLAVOURS["code"]}

@@ -16,7 +16,7 @@ from prunebench.pruning.surgery import gated
 from prunebench.untyped import Passed
 
 from .importance import unit_scores
-from .options import Options
+from .options import LoRAPruneOptions
 from .shrink import shrink
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Pruner(TrainerCallback):
         model: PreTrainedModel,
         scored: Mapping[str, Structure],
         events: Mapping[int, Mapping[str, int]],
-        options: Options,
+        options: LoRAPruneOptions,
         fixed: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.model, self.events, self.options = model, events, options

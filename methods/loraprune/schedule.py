@@ -15,7 +15,7 @@ EVENTS = 50  # aimed at in runs that are too short for that interval
 
 
 @dataclass(frozen=True)
-class Schedule:
+class SparsitySchedule:
     """Cubic sparsity schedule over `steps` optimizer steps, as released.
 
     warmup, cooldown  fractions of the steps before the rise and after it
@@ -50,7 +50,7 @@ class Schedule:
             raise Invalid(
                 f"loraprune: no pruning event: the training has {self.steps} optimizer steps, "
                 f"pruning lies between steps {first:.1f} and {last:.1f}, and happens every "
-                f"{self.every}; raise the token budget, or lower tuning.batch or prune_every"
+                f"{self.every}; raise the token budget, or lower recovery.batch or prune_every"
             )
         if not exact:
             return inner
@@ -72,7 +72,9 @@ def default_cooldown(steps: int) -> float:
     return max(COOLDOWN, min(0.5, COOLDOWN_STEPS / steps))
 
 
-def native_counts(schedule: Schedule, units: Mapping[str, int]) -> dict[int, dict[str, int]]:
+def native_counts(
+    schedule: SparsitySchedule, units: Mapping[str, int]
+) -> dict[int, dict[str, int]]:
     """Event -> units removed of each structure: int(units * s), as the released code counts."""
     return {
         step: {name: int(count * schedule.at(step)) for name, count in units.items()}
@@ -81,7 +83,7 @@ def native_counts(schedule: Schedule, units: Mapping[str, int]) -> dict[int, dic
 
 
 def exact_counts(
-    schedule: Schedule, final: Mapping[str, int], *, rounding: str = "budget"
+    schedule: SparsitySchedule, final: Mapping[str, int], *, rounding: str = "budget"
 ) -> dict[int, dict[str, int]]:
     """Event -> units removed of each structure; the last event removes `final`.
 

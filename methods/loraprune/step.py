@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from prunebench import Invalid, Structure
 from prunebench.pruning.architectures import structures_of
-from prunebench.recovery import Tuning, attach
+from prunebench.recovery import RecoverySettings, attach
 from prunebench.recovery.lora import target_names
 from prunebench.untyped import Module
 
@@ -35,17 +35,17 @@ def make_step(
     seed: int,
     criterion: str = "lora",
     bits: int = 16,
-) -> Step:
+) -> LoraStep:
     """A step on random tokens. Raises Unsupported where weights cannot be held in `bits`."""
     if criterion not in CRITERIA:
         raise Invalid(f"criterion: expected one of {', '.join(CRITERIA)}, got {criterion!r}")
     if bits != 16 and criterion != "lora":
         raise Invalid(f"criterion {criterion!r} needs gradients of the weights, so bits: 16")
     check_bits(bits, model.device)
-    return Step(model, criterion, bits, micro_batches, length, seed)
+    return LoraStep(model, criterion, bits, micro_batches, length, seed)
 
 
-class Step:
+class LoraStep:
     """Micro-batches forward and backward, scores of every structure, the optimizer (LoRA alone).
 
     tokens      number that a run takes through the model
@@ -65,7 +65,7 @@ class Step:
         self.micro_batches, self.length = micro_batches, length
         self.tokens, self.kept_bytes = micro_batches * length, 0
         self.scored = _scored(model)
-        settings = Tuning.from_config({"rank": 8, "alpha": 16, "dropout": 0.05})
+        settings = RecoverySettings.from_config({"rank": 8, "alpha": 16, "dropout": 0.05})
         quantise(model, target_names(model, settings), bits)
         self.wrapped = attach(model, settings, seed=seed).train()
         trained = [p for p in model.parameters() if p.requires_grad]

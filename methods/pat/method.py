@@ -11,12 +11,12 @@ from prunebench.pruning.protection import require
 from prunebench.pruning.selection import lowest
 from prunebench.pruning.surgery import logits
 from prunebench.pruning.tying import head_is_tied
-from prunebench.recovery import Tuning, TuningData, attach, encode, fit, merge, trainer
+from prunebench.recovery import RecoveryData, RecoverySettings, attach, encode, fit, merge, trainer
 from prunebench.untyped import Json, Module
 
 from .fold import check, fold
-from .options import Options
-from .schedule import Schedule, mask_rate, module_rate
+from .options import PATOptions
+from .schedule import GateSchedule, mask_rate, module_rate
 from .sparsifier import Sparsifier
 from .steering import Steering
 from .taylor import taylor_scores
@@ -31,7 +31,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     separate or a fold that is not exact.
     """
     require(ctx.structures, ("hidden",))
-    options = Options.from_params(ctx.params)
+    options = PATOptions.from_params(ctx.params)
     width = choose_width(
         ctx.budget,
         model.config,
@@ -39,10 +39,10 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
         width=options.width,
         multiple_of=options.multiple_of or ctx.multiple_of.get("hidden"),
     )
-    records, settings = ctx.tuning()
+    records, settings = ctx.recovery()
     settings = options.adapted(settings)
     data = encode(records, ctx.tokenizer, settings, seed=ctx.seed)
-    schedule = Schedule.over(data.steps, milestone=options.milestone, freeze=options.freeze)
+    schedule = GateSchedule.over(data.steps, milestone=options.milestone, freeze=options.freeze)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training = model.training
     sparsifier = Sparsifier(
@@ -69,7 +69,11 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
 
 
 def _train(
-    wrapped: Module, data: TuningData, settings: Tuning, steering: Steering, ctx: Context
+    wrapped: Module,
+    data: RecoveryData,
+    settings: RecoverySettings,
+    steering: Steering,
+    ctx: Context,
 ) -> Json:
     """Tune with the HSMs in place, on the campaign's whole budget."""
     sparsifier = steering.sparsifier
@@ -108,7 +112,7 @@ def _leave_plain(
     wrapped: Module,
     sparsifier: Sparsifier,
     decision: Decision,
-    data: TuningData,
+    data: RecoveryData,
     ctx: Context,
 ) -> Json:
     """Merge LoRA, fold the HSMs, and check that the logits under hard gates stay what they were."""

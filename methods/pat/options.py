@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from prunebench import Invalid
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 from prunebench.untyped import Json, JsonMap
 
 FLAVOURS: dict[str, Json] = {
@@ -38,7 +38,7 @@ RANK_SHARE, LARGEST_RANK = 0.05, 200  # "about 5 %"; 200 at widths 4096, 5120 an
 
 
 @dataclass(frozen=True)
-class Options:
+class PATOptions:
     """The parameters of one run; method.yaml describes each."""
 
     scale: str
@@ -61,7 +61,7 @@ class Options:
     multiple_of: int | None
 
     @classmethod
-    def from_params(cls, params: JsonMap) -> Options:
+    def from_params(cls, params: JsonMap) -> PATOptions:
         """Resolve the flavour. Raises Invalid for parameters that contradict each other."""
         rest = dict(params)
         defaults = FLAVOURS[rest.pop("flavour")]
@@ -79,7 +79,7 @@ class Options:
             raise Invalid(f"pat: rank: expected at most the hidden width {width}, got {rank}")
         return rank
 
-    def adapted(self, settings: Tuning) -> Tuning:
+    def adapted(self, settings: RecoverySettings) -> RecoverySettings:
         """The campaign's settings with PAT's own LoRA rank; alpha / rank stays what it was."""
         if self.lora_rank is None:
             return settings

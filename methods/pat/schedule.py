@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prunebench.recovery import Tuning
+    from prunebench.recovery import RecoverySettings
 
 import math
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ DECAY = 2.77  # released code: a frozen mask's gates are exp(-2.77) = 1/16 at th
 
 
 @dataclass(frozen=True)
-class Schedule:
+class GateSchedule:
     """Temperature and offset of the gates over `steps` optimizer steps.
 
     milestone  the step s0 at which the paper's gates are hard (released: 10,000 of 30,500)
@@ -34,7 +34,7 @@ class Schedule:
     freeze: int
 
     @classmethod
-    def over(cls, steps: int, *, milestone: float, freeze: float) -> Schedule:
+    def over(cls, steps: int, *, milestone: float, freeze: float) -> GateSchedule:
         """A schedule whose milestone is a share of `steps`, and `freeze` a share of that.
 
         Raises Invalid when so few steps are left for the mask that it cannot separate.
@@ -82,7 +82,7 @@ def soft_gate(
     return torch.sigmoid(exponent) + offset
 
 
-def mask_rate(settings: Tuning, schedule: Schedule, travel: float | None) -> float:
+def mask_rate(settings: RecoverySettings, schedule: GateSchedule, travel: float | None) -> float:
     """Multiplier of the learning rate for the mask, at least 1.
 
     Adam moves a weight by about the learning rate per step, so that the rates up to the freeze,
@@ -98,14 +98,14 @@ def mask_rate(settings: Tuning, schedule: Schedule, travel: float | None) -> flo
     return float(max(1.0, travel / reachable))
 
 
-def module_rate(schedule: Schedule, chosen: float | str) -> float:
+def module_rate(schedule: GateSchedule, chosen: float | str) -> float:
     """Multiplier of the learning rate for the modules; "auto": at least 1, more in short runs."""
     if isinstance(chosen, str):
         return max(1.0, math.sqrt(RELEASED_FREEZE / schedule.freeze))
     return chosen
 
 
-def _factors(settings: Tuning, steps: int, *, until: int) -> list[float]:
+def _factors(settings: RecoverySettings, steps: int, *, until: int) -> list[float]:
     """The Trainer's learning rate, as a share of its peak, in each of the first steps."""
     from transformers import get_scheduler
 

@@ -15,8 +15,8 @@ from prunebench import Structure
 from prunebench.untyped import Foreign, Module, Passed
 
 from .losses import POLE, bimodal_loss, count_loss, identity_loss
-from .options import Options
-from .schedule import Schedule, soft_gate
+from .options import PATOptions
+from .schedule import GateSchedule, soft_gate
 
 
 class HSM(nn.Module):
@@ -76,8 +76,8 @@ class Sparsifier(nn.Module):
         structure: Structure,
         *,
         kept: int,
-        options: Options,
-        schedule: Schedule,
+        options: PATOptions,
+        schedule: GateSchedule,
         tied: bool,
         seed: int,
     ) -> None:

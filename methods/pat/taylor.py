@@ -7,13 +7,13 @@ from transformers import PreTrainedModel
 
 from prunebench import Context
 from prunebench.pruning.saliency import channel_saliency, sides_of, unit_scores
-from prunebench.recovery import TuningData
+from prunebench.recovery import RecoveryData
 
 MEASURE = "param_first"
 EXAMPLES = 16
 
 
-def taylor_scores(model: PreTrainedModel, data: TuningData, ctx: Context) -> Tensor:
+def taylor_scores(model: PreTrainedModel, data: RecoveryData, ctx: Context) -> Tensor:
     """First-order importance |w dL/dw| of every channel on the first tuning examples: [width]."""
     hidden = ctx.structures["hidden"]
     batch = data.first(EXAMPLES, ctx.device)

@@ -139,7 +139,7 @@ DEMO_ROOT = Path("results") / "_demo" / "world"
 DEMO_MODEL = Path("results") / "_demo" / "model"
 
 
-def load(path: str | Path) -> Campaign:
+def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file, and that the models and files it names exist.
 
     Raises Invalid with one line that names file, key and what was expected.

@@ -56,7 +56,7 @@ def of_calibration(campaign: Campaign) -> Digests:
     return of_corpora(campaign, campaign.calibration.corpus, campaign.calibration.split)
 
 
-def of_tuning(campaign: Campaign) -> Digests:
+def of_recovery(campaign: Campaign) -> Digests:
     """Of the text or the instructions that models are tuned on."""
     if campaign.recovery is None:
         return {}

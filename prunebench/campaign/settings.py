@@ -17,7 +17,7 @@ from prunebench.evaluation.protocols import NAMED, Protocol
 from prunebench.text.source import CORPORA, INSTRUCTIONS, Source, corpora_of
 
 if TYPE_CHECKING:
-    from prunebench.recovery import Tuning
+    from prunebench.recovery import RecoverySettings
 
 
 class Recovery(RootModel[dict[str, JsonValue]]):
@@ -41,16 +41,16 @@ class Recovery(RootModel[dict[str, JsonValue]]):
         """Name of what is tuned on: of the instruction data, or of the corpora."""
         return self.instructions or " + ".join(self.text)
 
-    def settings(self, *, where: str = "recovery") -> Tuning:
+    def settings(self, *, where: str = "recovery") -> RecoverySettings:
         """How it is tuned. Raises Invalid for no data, for two kinds of it, or a wrong setting."""
-        from prunebench.recovery import Tuning
+        from prunebench.recovery import RecoverySettings
 
         if ("instructions" in self.root) == ("text" in self.root):
             raise Invalid(f"{where}: expected one of instructions (a data set) and text (a corpus)")
         given = {k: v for k, v in self.root.items() if k not in ("instructions", "text")}
         if "text" in self.root:
             given = {"template": "none", **given}
-        return Tuning.from_config(given, where=where)
+        return RecoverySettings.from_config(given, where=where)
 
     def records(self, source: Source) -> list[dict[str, str]]:
         """What is tuned on: instruction records, or passages of the corpora."""

@@ -111,7 +111,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
     row = pruned_row(campaign, cell.label)
     plugin = campaign.plugins[row.method]
     calibration = {} if plugin.reference else inputs.of_calibration(campaign)
-    tuning = inputs.of_tuning(campaign) if plugin.tunes_itself else {}
+    tuning = inputs.of_recovery(campaign) if plugin.tunes_itself else {}
     return PruneSpec(
         model=_model(campaign, cell.model),
         data=_data(campaign, {**calibration, **tuning}),
@@ -132,7 +132,7 @@ def recover_spec(campaign: Campaign, cell: Cell) -> RecoverSpec:
     assert campaign.recovery is not None  # no row is recovered without
     return RecoverSpec(
         model=_model(campaign, cell.model),
-        data=_data(campaign, inputs.of_tuning(campaign)),
+        data=_data(campaign, inputs.of_recovery(campaign)),
         seed=cell.seed,
         recovery=campaign.recovery,
     )
@@ -160,7 +160,7 @@ def leak_spec(campaign: Campaign) -> LeakSpec:
     """For the check of training text."""
     read = {
         **inputs.of_calibration(campaign),
-        **inputs.of_tuning(campaign),
+        **inputs.of_recovery(campaign),
         **inputs.of_evaluation(campaign),
     }
     return LeakSpec(

@@ -30,7 +30,7 @@ QUESTION = "Question: {instruction}\nAnswer: {output}"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRecipe:
     """Everything that shapes the model besides the world and the seed."""
 
     steps: int = 600
@@ -58,7 +58,7 @@ class Recipe:
     max_positions: int = 512
 
 
-RECIPE = Recipe()
+RECIPE = DemoRecipe()
 
 
 def pretrain(
@@ -79,7 +79,7 @@ def pretrain(
     import torch
 
     texts = _read(root)
-    recipe = RECIPE if steps is None else Recipe(steps=steps)
+    recipe = RECIPE if steps is None else DemoRecipe(steps=steps)
     before = torch.get_num_threads()
     with whole_folder(out, owned_by=LOG) as draft, torch.random.fork_rng(devices=[]):
         try:
@@ -93,7 +93,7 @@ def pretrain(
     return report
 
 
-def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) -> Json:
+def _train(texts: dict[str, list[str]], draft: Path, recipe: DemoRecipe, seed: int) -> Json:
     import torch
 
     from prunebench.models.word_tokenizer import make_tokenizer
@@ -133,7 +133,9 @@ def _train(texts: dict[str, list[str]], draft: Path, recipe: Recipe, seed: int) 
     }
 
 
-def _loop(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], recipe: Recipe) -> list[float]:
+def _loop(
+    model: LlamaForCausalLM, batches: Iterator[torch.Tensor], recipe: DemoRecipe
+) -> list[float]:
     """A fixed number of steps; returns the loss of every step (nats per token)."""
     from prunebench.pretraining.loop import fit, make_optimizer
 
@@ -152,7 +154,7 @@ def _loop(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], recipe: Reci
     return losses
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def _rate(step: int, recipe: DemoRecipe) -> float:
     """Learning rate: linear warm-up, then half a cosine down to the final rate."""
     from prunebench.pretraining.loop import cosine
 
@@ -163,7 +165,7 @@ def _rate(step: int, recipe: Recipe) -> float:
 
 
 def _batches(
-    ids: dict[str, list[list[int]]], end: list[int], recipe: Recipe, rng: random.Random
+    ids: dict[str, list[list[int]]], end: list[int], recipe: DemoRecipe, rng: random.Random
 ) -> Iterator[torch.Tensor]:
     """Windows of one endless stream of documents, half of them after a BOS: [batch, length + 1]."""
     import torch
@@ -182,7 +184,7 @@ def _batches(
         yield torch.tensor(windows)
 
 
-def _model(vocabulary: int, recipe: Recipe, bos: int, eos: int) -> LlamaForCausalLM:
+def _model(vocabulary: int, recipe: DemoRecipe, bos: int, eos: int) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

@@ -13,7 +13,7 @@ from prunebench.models.shapes import empty_model, make_config, shapes
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from prunebench.recovery import Tuning
+    from prunebench.recovery import RecoverySettings
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}  # auto: as on a GPU
 
@@ -81,7 +81,7 @@ def count(model: PreTrainedModel, dtype_bytes: int) -> Sizes:
     )
 
 
-def lora_parameters(model: PreTrainedModel, settings: Tuning) -> int:
+def lora_parameters(model: PreTrainedModel, settings: RecoverySettings) -> int:
     """Parameters of the adapters that the tuning settings ask for.
 
     Raises Invalid when the model has not the modules that `targets` names.

@@ -17,7 +17,7 @@ from prunebench.errors import Unsupported
 from prunebench.estimate.sizes import Sizes
 from prunebench.evaluation.perplexity import TOKENS_PER_BATCH
 from prunebench.evaluation.protocols import Protocol
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 
 TRAINED_BYTES = 16
 """Of a trained parameter: fp32 value, gradient and AdamW's two moments."""
@@ -94,7 +94,9 @@ def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
     )
 
 
-def tune(sizes: Sizes, settings: Tuning, lora: int, tokens: float, kept: float) -> Stage:
+def recover(
+    sizes: Sizes, settings: RecoverySettings, lora: int, tokens: float, kept: float
+) -> Stage:
     """LoRA on a model of which the share `kept` is left.
 
     Memory: weights + 16 LoRA parameters + micro-batch tokens (5 inputs + 2 b outputs +
@@ -112,7 +114,9 @@ def tune(sizes: Sizes, settings: Tuning, lora: int, tokens: float, kept: float) 
     )
 
 
-def tuning_tokens(recovery: Recovery, settings: Tuning, assumptions: Assumptions) -> float:
+def recovery_tokens(
+    recovery: Recovery, settings: RecoverySettings, assumptions: Assumptions
+) -> float:
     """Tokens of a tuning: its budget, or its epochs times the size of its data.
 
     Raises Unsupported where the size of the data is not known.

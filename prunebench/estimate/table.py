@@ -19,7 +19,7 @@ GIB, GB = 2**30, 1e9
 CARDS_GIB = {24: 22.5, 40: 38.5, 48: 46.5, 80: 78.0, 141: 139.0}
 """Memory that a card of so many GB leaves to a process."""
 MARGIN = 1.1
-CELL_JOBS = ("prune", "tune", "evaluate")
+CELL_JOBS = ("prune", "recover", "evaluate")
 JOBS = (*CELL_JOBS, "profile")
 
 
@@ -114,7 +114,7 @@ def _jobs(
             changed = not plugin.reference
             yield "prune", _prune(model, row, kept, assumptions), saved if changed else 0.0
         if row.recovery:
-            yield "tune", _tune(model, kept, assumptions), saved
+            yield "recover", _recover(model, kept, assumptions), saved
         measured = stages.evaluate(sizes, campaign.perplexity, campaign.zeroshot, kept)
         yield "evaluate", measured, 0.0
     if campaign.profile and first and not plugin.reference:
@@ -126,7 +126,7 @@ def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> St
     """Upper bounds: what a method reads is its own affair, only its kind is known here."""
     plugin = model.campaign.plugins[row.method]
     if plugin.tunes_itself:
-        return _tune(model, 1.0, assumptions)
+        return _recover(model, 1.0, assumptions)
     calibration = model.campaign.calibration
     if plugin.deterministic or calibration is None:  # no calibration text is drawn for it
         return stages.load_only(model.sizes)
@@ -136,12 +136,14 @@ def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> St
     return stages.score(model.sizes, tokens, kept)
 
 
-def _tune(model: _Model, kept: float, assumptions: Assumptions) -> Stage:
+def _recover(model: _Model, kept: float, assumptions: Assumptions) -> Stage:
     recovery = model.campaign.recovery
     assert recovery is not None  # rows with tuning need it: the campaign was validated
     settings = recovery.settings()
-    tokens = stages.tuning_tokens(recovery, settings, assumptions)
-    return stages.tune(model.sizes, settings, lora_parameters(model.empty, settings), tokens, kept)
+    tokens = stages.recovery_tokens(recovery, settings, assumptions)
+    return stages.recover(
+        model.sizes, settings, lora_parameters(model.empty, settings), tokens, kept
+    )
 
 
 def plan_text(file: Path, assumptions: Assumptions) -> str:

@@ -31,7 +31,7 @@ from prunebench.untyped import Json
 from prunebench.whole import write_text
 
 if TYPE_CHECKING:
-    from prunebench.recovery import Tuning
+    from prunebench.recovery import RecoverySettings
 
 VERIFY_TOKENS = (2, 32)
 NOT_SAVED = "not saved; regenerated from the seed"
@@ -85,7 +85,7 @@ def make_context(
     model = sampler.model
     structures = structures_of(model)
 
-    def tuning() -> tuple[list[dict[str, str]], Tuning]:
+    def tuning() -> tuple[list[dict[str, str]], RecoverySettings]:
         if spec.recovery is None:
             raise Invalid("the method needs tuning data: add `recovery` to the campaign")
         return spec.recovery.records(spec.data.open()), spec.recovery.settings()
@@ -101,7 +101,7 @@ def make_context(
         cost=cost,
         tokenizer=sampler.tokenizer,
         sample_calibration=sampler,
-        load_tuning=tuning,
+        load_recovery=tuning,
         multiple_of=spec.multiple_of,
         matched=removed,
     )

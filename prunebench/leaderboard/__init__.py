@@ -7,8 +7,8 @@ quantities (what may share a column) -> collect (records to frames) -> statistic
 
 from __future__ import annotations
 
-from prunebench.leaderboard.numbers.collect import Problem, load
+from prunebench.leaderboard.numbers.collect import Problem, read_records
 from prunebench.leaderboard.report import Report, analyse, build
 from prunebench.leaderboard.views.terminal import side_by_side, terminal
 
-__all__ = ["Problem", "Report", "analyse", "build", "load", "side_by_side", "terminal"]
+__all__ = ["Problem", "Report", "analyse", "build", "read_records", "side_by_side", "terminal"]

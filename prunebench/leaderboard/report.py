@@ -57,7 +57,7 @@ def build(
 ) -> Report:
     """Write every view of the records into the folder `out`.
 
-    `records` are valid ones (`load` reads them), in any order: equal records give equal bytes.
+    `records` come in any order (`read_records` reads them): equal records give equal bytes.
     `problems` are the files that could not be read; they are named in failures.md. `reference` is
     the label of a row that others are compared with beside dense; `papers` are what was published.
     """

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from prunebench.pruning.saliency import Meter
-    from prunebench.recovery import Tuning
+    from prunebench.recovery import RecoverySettings
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class Context:
     cost: Meter
     tokenizer: PreTrainedTokenizerBase
     sample_calibration: Callable[[int | None, int | None], Tensor]
-    load_tuning: Callable[[], tuple[list[dict[str, str]], Tuning]]
+    load_recovery: Callable[[], tuple[list[dict[str, str]], RecoverySettings]]
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] | None = None
     notes: Json = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Context:
         """
         return self.sample_calibration(samples, length)
 
-    def tuning(self) -> tuple[list[dict[str, str]], Tuning]:
+    def recovery(self) -> tuple[list[dict[str, str]], RecoverySettings]:
         """The campaign's instruction records and its Tuning settings (token budget included).
 
         Raises Invalid if the campaign declares no `recovery`.
         """
-        return self.load_tuning()
+        return self.load_recovery()
 
     def prunable(self, kinds: Collection[str]) -> dict[str, Structure]:
         """Structures of these kinds outside the layers that the method's parameters protect.

@@ -1,6 +1,6 @@
 """Train small language models from nothing: the loop that the demo shares, and recipes for text."""
 
-from prunebench.pretraining.recipe import Recipe, load
+from prunebench.pretraining.recipe import Recipe, read_recipe
 from prunebench.pretraining.train import pretrain
 
-__all__ = ["Recipe", "load", "pretrain"]
+__all__ = ["Recipe", "read_recipe", "pretrain"]

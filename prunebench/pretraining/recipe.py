@@ -43,7 +43,7 @@ class Recipe:
     training: Training
 
 
-def load(file: Path, *, minutes: float | None = None) -> Recipe:
+def read_recipe(file: Path, *, minutes: float | None = None) -> Recipe:
     """Read and check a recipe; `minutes` replaces its budget. Raises Invalid naming the key."""
     raw = read_yaml(file)
     check_schema(raw, read_yaml(SCHEMA), where=str(file))

@@ -42,7 +42,7 @@ def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> Json:
     work = out.with_name(out.name + ".work")
     with whole_folder(out, owned_by=LOG) as draft:
         prepared = prepare(recipe, work / "text")
-        run = Run(recipe, prepared, work / "state.safetensors", torch.device(device), seed)
+        run = TrainingRun(recipe, prepared, work / "state.safetensors", torch.device(device), seed)
         run.train()
         run.model.bfloat16().save_pretrained(draft, max_shard_size=SHARD)
         prepared.tokenizer.save_pretrained(draft)
@@ -52,7 +52,7 @@ def pretrain(recipe: Recipe, out: Path, *, device: str, seed: int = 0) -> Json:
     return report
 
 
-class Run:
+class TrainingRun:
     """A model in training, and what a checkpoint must hold of it.
 
     steps, spent_s   done so far, in all runs together

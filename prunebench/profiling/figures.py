@@ -7,14 +7,14 @@ from dataclasses import asdict
 from prunebench.profiling.intervals import speedup, summary
 from prunebench.profiling.points import Point
 from prunebench.profiling.sizes import MIB
-from prunebench.profiling.turns import Options, Run
+from prunebench.profiling.turns import ModelRun, TurnOptions
 from prunebench.untyped import Json
 
 NO_ALLOCATOR = "the CPU has no caching allocator"
 NO_NEW_TOKENS = "the point has no new tokens"
 
 
-def figures(run: Run, base: Run | None, point: Point, options: Options) -> Json:
+def figures(run: ModelRun, base: ModelRun | None, point: Point, options: TurnOptions) -> Json:
     """The entry of one model at one point; every None in it has its reason under `missing`.
 
     Times are milliseconds, memory MiB, ratios fractions. `decode_ms_per_token` is the time of one
@@ -35,7 +35,7 @@ def figures(run: Run, base: Run | None, point: Point, options: Options) -> Json:
     return entry
 
 
-def _memory(run: Run) -> Json:
+def _memory(run: ModelRun) -> Json:
     """Peaks and cache in MiB, and the two figures that bound a speed-up."""
     seen = run.probe
     phases = {"": ("prefill", "decode"), "prefill_": ("prefill",), "decode_": ("decode",)}
@@ -50,7 +50,9 @@ def _memory(run: Run) -> Json:
     return memory
 
 
-def _speedup(run: Run, base: Run | None, times: str, bound: str, options: Options) -> Json | None:
+def _speedup(
+    run: ModelRun, base: ModelRun | None, times: str, bound: str, options: TurnOptions
+) -> Json | None:
     """Speed-up over the baseline beside its limit; None where either was not timed."""
     if base is None or run.status != "ok" or base.status != "ok" or not getattr(run, times):
         return None
@@ -61,7 +63,7 @@ def _speedup(run: Run, base: Run | None, times: str, bound: str, options: Option
 
 
 def _missing(
-    entry: Json, run: Run, base: Run | None, point: Point, options: Options
+    entry: Json, run: ModelRun, base: ModelRun | None, point: Point, options: TurnOptions
 ) -> dict[str, str]:
     """Why each None of an entry is None."""
     absent = [key for key, value in entry.items() if value is None and key != "reason"]

@@ -17,7 +17,7 @@ from prunebench.profiling.figures import figures
 from prunebench.profiling.flops import macs
 from prunebench.profiling.points import Point
 from prunebench.profiling.sizes import size
-from prunebench.profiling.turns import Options, measure_point
+from prunebench.profiling.turns import TurnOptions, measure_point
 from prunebench.text.fits import positions
 from prunebench.untyped import Json
 
@@ -77,7 +77,7 @@ def measure(
     share_s = budget_s / max(1, len(groups) * len(points)) if budget_s is not None else None
     backend = compile if isinstance(compile, str) else ("inductor" if compile else None)
     device = torch.device(device)
-    options = Options(
+    options = TurnOptions(
         device, baseline, repeats, warmup, share_s, seed, confidence, backend, cuda_graphs
     )
     profiles: dict[str, Json] = {}
@@ -102,7 +102,7 @@ def _groups(names: list[str], baseline: str, resident: int | None) -> list[list[
 def _measure_group(
     sources: Mapping[str, Source],
     points: Sequence[Point],
-    options: Options,
+    options: TurnOptions,
     macs_length: int,
     paths: Mapping[str, Path] | None,
 ) -> dict[str, Json]:
@@ -131,7 +131,7 @@ def _measure_group(
     return profiles
 
 
-def _say_where(profile: Json, shared: bool | None, options: Options) -> None:
+def _say_where(profile: Json, shared: bool | None, options: TurnOptions) -> None:
     """Add to a profile on what and how it was measured."""
     mark = ", shared device" if shared else ""
     profile["device"] = describe(options.device) + mark

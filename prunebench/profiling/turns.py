@@ -29,7 +29,7 @@ MOST_ROUNDS = 10  # times `repeats`: where a time budget stops being spent
 
 
 @dataclass(frozen=True)
-class Options:
+class TurnOptions:
     """How a series is measured; see `series.measure`."""
 
     device: torch.device
@@ -44,7 +44,7 @@ class Options:
 
 
 @dataclass
-class Run:
+class ModelRun:
     """What one model has shown at one point so far."""
 
     probe: Probe
@@ -59,12 +59,12 @@ class Run:
 
 
 def measure_point(
-    models: Mapping[str, nn.Module], point: Point, options: Options
-) -> dict[str, Run]:
+    models: Mapping[str, nn.Module], point: Point, options: TurnOptions
+) -> dict[str, ModelRun]:
     """What each model shows at one point; those that cannot run it say why."""
     if not models:
         return {}
-    runs = {name: Run(new_probe(model)) for name, model in models.items()}
+    runs = {name: ModelRun(new_probe(model)) for name, model in models.items()}
     prompt, tokens = _tokens(models, point, options)  # [batch, prompt], [batch, new]
     for name, model in models.items():
         most = positions(model.config)
@@ -88,10 +88,10 @@ def measure_point(
 def _decoders(
     models: Mapping[str, nn.Module],
     compiled: Mapping[str, Call],
-    runs: Mapping[str, Run],
+    runs: Mapping[str, ModelRun],
     prompt: Tensor,
     point: Point,
-    options: Options,
+    options: TurnOptions,
 ) -> dict[str, FixedDecoder]:
     """What decodes instead of the usual loop, for each model that is still in; mostly nothing."""
     found: dict[str, FixedDecoder] = {}
@@ -106,9 +106,9 @@ def _decoders(
 
 def _take_turns(
     rounds_of: Mapping[str, Callable[[], tuple[float, float | None]]],
-    runs: Mapping[str, Run],
+    runs: Mapping[str, ModelRun],
     point: Point,
-    options: Options,
+    options: TurnOptions,
 ) -> None:
     """Time the models that are still in, round by round, into their runs."""
     alive = [name for name, run in runs.items() if run.status == "ok"]
@@ -130,7 +130,7 @@ def _take_turns(
                     runs[name].decode_ms.append(decode_ms)
 
 
-def _is_enough(done: int, spent_s: float, options: Options) -> bool:
+def _is_enough(done: int, spent_s: float, options: TurnOptions) -> bool:
     if done < options.repeats:
         return False
     if options.budget_s is None or done >= MOST_ROUNDS * options.repeats:
@@ -139,7 +139,7 @@ def _is_enough(done: int, spent_s: float, options: Options) -> bool:
 
 
 @contextmanager
-def _ending(run: Run, name: str, point: Point) -> Iterator[None]:
+def _ending(run: ModelRun, name: str, point: Point) -> Iterator[None]:
     """Let an error inside the block end this model's run and no other's."""
     try:
         yield
@@ -153,7 +153,7 @@ def _ending(run: Run, name: str, point: Point) -> Iterator[None]:
 
 
 def _tokens(
-    models: Mapping[str, nn.Module], point: Point, options: Options
+    models: Mapping[str, nn.Module], point: Point, options: TurnOptions
 ) -> tuple[Tensor, Tensor]:
     """Token ids that all models know, the same for all: [batch, prompt] and [batch, new]."""
     known = min(module_of(model).get_input_embeddings().num_embeddings for model in models.values())
@@ -162,7 +162,7 @@ def _tokens(
     return ids[:, : point.prompt].contiguous(), ids[:, point.prompt :].contiguous()
 
 
-def _compiled(model: nn.Module, options: Options) -> Call:
+def _compiled(model: nn.Module, options: TurnOptions) -> Call:
     if options.backend is None:
         return model
     return torch.compile(model, backend=options.backend)

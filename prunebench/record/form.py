@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from prunebench.record.measured import Cost, Perplexity, Profile, Zeroshot
+from prunebench.record.measured import CostPart, Perplexity, ProfilePart, ZeroshotPart
 from prunebench.record.parts import (
     EITHER,
     Amount,
@@ -19,7 +19,7 @@ from prunebench.record.parts import (
     Closed,
     Count,
     Lost,
-    Part,
+    RecordPart,
     Share,
     Size,
     Text,
@@ -52,7 +52,7 @@ class CellOf(Closed):
     )
 
 
-class ModelFacts(Part):
+class ModelFacts(RecordPart):
     """The model that was measured."""
 
     family: str | None = Field(description="Architecture family.")
@@ -111,7 +111,7 @@ class Verify(Closed):
     passed: bool = Field(description="Whether the difference is within the tolerance.")
 
 
-class Export(Part):
+class ExportPart(RecordPart):
     """The saved model."""
 
     status: Literal["ok"] = Field("ok", description="ok when the model was saved.")
@@ -121,7 +121,7 @@ class Export(Part):
     path: str | None = Field(None, description="Folder of the model beside the record.")
 
 
-class LeakOfSet(Part):
+class LeakOfSet(RecordPart):
     """Overlap of one evaluation set with calibration or tuning text."""
 
     share: Share | None = Field(description="Share of contaminated items.")
@@ -131,7 +131,7 @@ class LeakOfSet(Part):
     reason: str | None = Field(None, description="Why there is no share.")
 
 
-class Leak(Part):
+class Leak(RecordPart):
     """Overlap of calibration and tuning text with evaluation text."""
 
     status: Literal["ok"] = Field("ok", description="ok when the check was done.")
@@ -141,7 +141,7 @@ class Leak(Part):
     )
 
 
-class TunedOn(Part):
+class TunedOn(RecordPart):
     """What the model was tuned on, and how that went."""
 
     instructions: str = Field(
@@ -156,7 +156,7 @@ class TunedOn(Part):
     data: Json | None = Field(None, description="Examples, and how many were cut.")
 
 
-class Drawn(Part):
+class Drawn(RecordPart):
     """A calibration sample that the method drew."""
 
     corpus: list[str] = Field(description="Names of the corpora.")
@@ -170,7 +170,7 @@ class Drawn(Part):
     warning: str | None = Field(None, description="What a reader should know about it.")
 
 
-class Provenance(Part):
+class Provenance(RecordPart):
     """Where, when and with what this was measured."""
 
     created: Annotated[str, Field(pattern=CREATED)] = Field(
@@ -213,7 +213,8 @@ class Record(Closed):
         Annotated[Annotated[Verify, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
     ) = Field(None, description="The proof that the cut model computes what the masked one does.")
     export: (
-        Annotated[Annotated[Export, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+        Annotated[Annotated[ExportPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        | None
     ) = Field(None, description="The saved model.")
     perplexity: (
         Annotated[
@@ -233,15 +234,16 @@ class Record(Closed):
         | None
     ) = Field(None, description="One entry per perplexity protocol, under the protocol's key.")
     zeroshot: (
-        Annotated[Annotated[Zeroshot, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        Annotated[Annotated[ZeroshotPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
         | None
     ) = Field(None, description="Zero-shot accuracy of a suite of tasks.")
     profile: (
-        Annotated[Annotated[Profile, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        Annotated[Annotated[ProfilePart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
         | None
     ) = Field(None, description="Size, latency and memory of the model.")
     cost: (
-        Annotated[Annotated[Cost, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+        Annotated[Annotated[CostPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        | None
     ) = Field(None, description="What it cost to make the model.")
     leak: (
         Annotated[Annotated[Leak, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None

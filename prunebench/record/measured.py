@@ -13,7 +13,7 @@ from prunebench.record.parts import (
     Closed,
     Count,
     Lost,
-    Part,
+    RecordPart,
     Share,
     Size,
 )
@@ -54,7 +54,7 @@ class Perplexity(Closed):
     wall_s: Amount | None = Field(None, description="Duration of the evaluation.")
 
 
-class Difference(Part):
+class Difference(RecordPart):
     """A difference from another cell, paired item by item."""
 
     difference: float | None = Field(description="This minus the other.")
@@ -68,7 +68,7 @@ MaybeDifference = (
 )
 
 
-class Task(Part):
+class TaskPart(RecordPart):
     """Accuracy on one task."""
 
     status: Literal["ok"] = Field(description="ok when the task was run.")
@@ -92,14 +92,14 @@ class Task(Part):
     )
 
 
-class Harness(Part):
+class HarnessPart(RecordPart):
     """The program that scored."""
 
     name: str = Field(description="Name of the harness.")
     version: str = Field(description="Version of the harness.")
 
 
-class Zeroshot(Closed):
+class ZeroshotPart(Closed):
     """Zero-shot accuracies of a suite."""
 
     status: Literal["ok"] = Field(description="ok when the suite was run.")
@@ -125,14 +125,14 @@ class Zeroshot(Closed):
     versus_reference: MaybeDifference = Field(
         None, description="The mean's difference from the campaign's reference row."
     )
-    harness: Harness = Field(description="What scored it, with its version.")
+    harness: HarnessPart = Field(description="What scored it, with its version.")
     tasks: dict[
         str,
-        Annotated[Annotated[Task, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER],
+        Annotated[Annotated[TaskPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER],
     ] = Field(description="One entry per task, under the task's name.")
 
 
-class Quartiles(Part):
+class Quartiles(RecordPart):
     """A repeated timing."""
 
     median: Amount = Field(description="Median.")
@@ -141,7 +141,7 @@ class Quartiles(Part):
     n: Count | None = Field(None, description="Number of repeats.")
 
 
-class Speedup(Part):
+class Speedup(RecordPart):
     """A speed-up over dense; above 1 is faster."""
 
     ratio: Amount | None = Field(description="Dense time over this time.")
@@ -159,7 +159,7 @@ MaybeSpeedup = (
 )
 
 
-class Point(Part):
+class PointPart(RecordPart):
     """What was measured at one named point (batch, prompt length, new tokens)."""
 
     name: str = Field(description="Name of the point.")
@@ -184,7 +184,7 @@ class Point(Part):
         return self.status in ("failed", "skipped")
 
 
-class Profile(Part):
+class ProfilePart(RecordPart):
     """Size, latency and memory of the model."""
 
     status: Literal["ok"] = Field(description="ok when it was measured.")
@@ -206,10 +206,10 @@ class Profile(Part):
         None, description="Multiply-accumulates of one forward pass of `macs_length` tokens."
     )
     macs_length: Count | None = Field(None, description="Its length in tokens (batch 1).")
-    points: list[Point] = Field(description="One entry per named point.")
+    points: list[PointPart] = Field(description="One entry per named point.")
 
 
-class JobCost(Part):
+class JobCost(RecordPart):
     """What one job used."""
 
     status: Literal["ok"] = Field("ok", description="ok when it was measured.")
@@ -233,7 +233,7 @@ MaybeJobCost = (
 )
 
 
-class Cost(Closed):
+class CostPart(Closed):
     """What it cost to make the model."""
 
     status: Literal["ok"] = Field("ok", description="ok when the cost was measured.")

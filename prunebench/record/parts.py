@@ -17,19 +17,19 @@ Text = Annotated[str, Field(min_length=1)]
 Bos = Literal["text", "window", "none"]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """A part of a record; further keys are kept, since later versions may add some."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
 
 
-class Closed(Part):
+class Closed(RecordPart):
     """A part that has no other keys than those that are described."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Lost(Part):
+class Lost(RecordPart):
     """A part that could not be had."""
 
     status: Literal["failed", "skipped"] = Field(description="What became of it.")

@@ -1,6 +1,6 @@
 """LoRA recovery on a token budget, and the Trainer that methods with training of their own share.
 
-    settings = Tuning.from_config({"preset": "llm-pruner", "tokens": 1_000_000, "warmup": 0.06})
+    settings = RecoverySettings.from_config({"preset": "llm-pruner", "tokens": 1_000_000})
     model, report = recover(model, tokenizer, examples, settings,
                             workdir=workdir, seed=0, device="cuda")
 
@@ -8,10 +8,10 @@ A method that prunes while it tunes takes the parts: `encode` the data, `attach`
 `trainer` with its own callbacks, `fit` it, `merge`. Importing this package imports no torch.
 """
 
-from .instructions import Collator, TuningData, encode
+from .instructions import Collator, RecoveryData, encode
 from .lora import attach, merge
 from .recover import recover
-from .settings import SCHEMA, Tuning, presets
+from .settings import SCHEMA, RecoverySettings, presets
 from .template import TEMPLATES, prompt
 from .training import fit, trainer
 
@@ -19,8 +19,8 @@ __all__ = [
     "SCHEMA",
     "TEMPLATES",
     "Collator",
-    "Tuning",
-    "TuningData",
+    "RecoverySettings",
+    "RecoveryData",
     "attach",
     "encode",
     "fit",

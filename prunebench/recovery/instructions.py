@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Invalid
-from .settings import Tuning
+from .settings import RecoverySettings
 from .template import prompt
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class TuningData:
+class RecoveryData:
     """Everything that one tuning trains on, and what it amounts to.
 
     A batch is `batch` consecutive examples of `dataset` (the last one may be smaller); a record
@@ -127,11 +127,11 @@ class Collator:
 def encode(
     examples: Sequence[Mapping[str, str]],
     tokenizer: PreTrainedTokenizerBase,
-    settings: Tuning,
+    settings: RecoverySettings,
     *,
     seed: int,
     where: str = "tuning data",
-) -> TuningData:
+) -> RecoveryData:
     """Training data of exactly one tuning: shuffled by `seed`, cut at the budget or the epochs.
 
     `examples`: records with `instruction`, `output` and perhaps `input`. Prompt and response are
@@ -153,19 +153,19 @@ def encode(
     if len(dataset) < settings.batch:
         if len(encoder.too_long) == len(records):
             raise Invalid(
-                f"{where}: tuning.length: all {len(records)} prompts are longer than the length of "
-                f"{settings.length} tokens, so that no response is left to learn; raise length"
+                f"{where}: recovery.length: all {len(records)} prompts are longer than the length "
+                f"of {settings.length} tokens, so that no response is left to learn; raise length"
             )
         key = "epochs" if settings.tokens is None else "tokens"
         raise Invalid(
-            f"{where}: tuning.{key}: expected at least one batch of {settings.batch} examples, got "
-            f"{len(dataset)} examples ({tokens} tokens) from {key} = {getattr(settings, key)}; "
-            f"raise {key}, give more data or lower tuning.batch"
+            f"{where}: recovery.{key}: expected at least one batch of {settings.batch} examples, "
+            f"got {len(dataset)} examples ({tokens} tokens) from {key} = {getattr(settings, key)}; "
+            f"raise {key}, give more data or lower recovery.batch"
         )
     if encoder.too_long:
         left_out["prompt_too_long"] = len(encoder.too_long)
         logger.warning("%s: %d prompts do not fit the length", where, len(encoder.too_long))
-    return TuningData(
+    return RecoveryData(
         dataset=dataset,
         batch=settings.batch,
         tokens=tokens,
@@ -179,7 +179,7 @@ def encode(
 
 
 def _checked(
-    examples: Sequence[Mapping[str, str]], settings: Tuning, where: str
+    examples: Sequence[Mapping[str, str]], settings: RecoverySettings, where: str
 ) -> tuple[list[Mapping[str, str]], dict[str, int]]:
     """The usable records and, by reason, the number of those left out."""
     records, empty = [], 0
@@ -190,7 +190,7 @@ def _checked(
         elif settings.empty_response == "error":
             raise Invalid(
                 f"{where}: record {number}: the response ('output') is empty; mend the record "
-                "or set tuning.empty_response: leave_out"
+                "or set recovery.empty_response: leave_out"
             )
         else:
             empty += 1
@@ -199,7 +199,7 @@ def _checked(
     return records, {"empty_response": empty} if empty else {}
 
 
-def _check_record(example: Plain, settings: Tuning, where: str) -> None:
+def _check_record(example: Plain, settings: RecoverySettings, where: str) -> None:
     if not isinstance(example, Mapping):
         raise Invalid(f"{where}: expected a mapping, got {type(example).__name__}")
     for key in ("instruction", "output"):
@@ -220,7 +220,7 @@ class _Encoder:
         self,
         records: Sequence[Mapping[str, str]],
         tokenizer: PreTrainedTokenizerBase,
-        settings: Tuning,
+        settings: RecoverySettings,
         where: str,
     ) -> None:
         if tokenizer.eos_token_id is None:
@@ -279,7 +279,9 @@ def _orders(count: int, seed: int) -> Iterator[list[int]]:
         epoch += 1
 
 
-def _within_epochs(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[tuple[int, Example]]:
+def _within_epochs(
+    encoder: _Encoder, settings: RecoverySettings, seed: int
+) -> Iterator[tuple[int, Example]]:
     assert settings.epochs is not None  # checked with the settings: epochs or tokens
     left = round(settings.epochs * len(encoder.records))
     for order in _orders(len(encoder.records), seed):
@@ -289,7 +291,9 @@ def _within_epochs(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[t
             return
 
 
-def _within_budget(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[tuple[int, Example]]:
+def _within_budget(
+    encoder: _Encoder, settings: RecoverySettings, seed: int
+) -> Iterator[tuple[int, Example]]:
     assert settings.tokens is not None  # the caller chose by it
     left = settings.tokens
     for order in _orders(len(encoder.records), seed):
@@ -305,7 +309,7 @@ def _within_budget(encoder: _Encoder, settings: Tuning, seed: int) -> Iterator[t
             return
 
 
-def _text_digest(records: Iterable[Mapping[str, str]], settings: Tuning) -> str:
+def _text_digest(records: Iterable[Mapping[str, str]], settings: RecoverySettings) -> str:
     digest = hashlib.sha256()
     for record in records:
         for text in (prompt(record, template=settings.template), record["output"]):

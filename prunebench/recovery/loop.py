@@ -21,8 +21,8 @@ from prunebench.untyped import Foreign, Module, Passed, Plain
 
 from ..errors import Failure
 from .checkpoints import Seal, seal
-from .instructions import Collator, TuningData
-from .settings import Tuning
+from .instructions import Collator, RecoveryData
+from .settings import RecoverySettings
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class Tuner(Trainer):
     def __init__(
         self,
         *,
-        settings: Tuning,
-        data: TuningData,
+        settings: RecoverySettings,
+        data: RecoveryData,
         identity: str,
         penalty: Callable[[Foreign, Foreign], torch.Tensor | None] | None,
         rates: Mapping[str, float],
@@ -190,7 +190,7 @@ class Guard(TrainerCallback):
         if self.in_a_row > SKIPS_IN_A_ROW:
             raise Failure(
                 f"{self.in_a_row} optimizer steps in a row were skipped up to step {step}: loss or "
-                "gradient not finite; lower tuning.learning_rate"
+                "gradient not finite; lower recovery.learning_rate"
             )
 
 
@@ -233,5 +233,7 @@ def _message(what: str, value: float, step: int, model: Module) -> str:
     if bad:
         cause = f"{len(bad)} weights hold values that are not finite, first {bad[0]}"
     else:
-        cause = "all weights are finite; lower tuning.learning_rate or set tuning.precision: fp32"
+        cause = (
+            "all weights are finite; lower recovery.learning_rate or set recovery.precision: fp32"
+        )
     return f"{what} became {kind} at step {step}; {cause}"

@@ -7,14 +7,14 @@ import logging
 from prunebench.untyped import Foreign, Json, JsonMap, Module
 
 from ..errors import Failure, Invalid
-from .settings import Tuning
+from .settings import RecoverySettings
 
 logger = logging.getLogger(__name__)
 
 MERGE_TOLERANCE = 1e-4  # fp32, per unit of the largest logit (at least 1)
 
 
-def attach(model: Module, settings: Tuning, *, seed: int) -> Foreign:
+def attach(model: Module, settings: RecoverySettings, *, seed: int) -> Foreign:
     """`model` wrapped by peft, with LoRA on the target Linears; everything else is frozen.
 
     Works on layers of different shapes; a Linear that pruning has emptied gets none.
@@ -36,7 +36,7 @@ def attach(model: Module, settings: Tuning, *, seed: int) -> Foreign:
     return get_peft_model(model, config)
 
 
-def target_names(model: Module, settings: Tuning) -> list[str]:
+def target_names(model: Module, settings: RecoverySettings) -> list[str]:
     """Full names of the Linears inside decoder blocks that `settings.targets` asks for."""
     import torch
 
@@ -50,7 +50,7 @@ def target_names(model: Module, settings: Tuning) -> list[str]:
     missing = [target for target in wanted if target not in known]
     if missing or not inside:
         raise Invalid(
-            f"tuning.targets: {type(model).__name__} has no {', '.join(missing) or 'Linear'} in "
+            f"recovery.targets: {type(model).__name__} has no {', '.join(missing) or 'Linear'} in "
             f"its decoder blocks; it has {', '.join(known) or 'none'}; name those or write 'auto'"
         )
     return [

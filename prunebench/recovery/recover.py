@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .instructions import encode
 from .lora import attach, merge
-from .settings import Tuning
+from .settings import RecoverySettings
 from .training import fit, trainer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def recover(
     model: Module,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Mapping[str, str]],
-    settings: Tuning,
+    settings: RecoverySettings,
     *,
     workdir: Path,
     seed: int,

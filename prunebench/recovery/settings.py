@@ -152,7 +152,7 @@ SCHEMA: Json = {
 
 
 @dataclass(frozen=True)
-class Tuning:
+class RecoverySettings:
     """Validated settings of tuning; `SCHEMA` says what each key means."""
 
     preset: str | None
@@ -178,7 +178,7 @@ class Tuning:
     log_every: int
 
     @classmethod
-    def from_config(cls, config: JsonMap, *, where: str = "tuning") -> Tuning:
+    def from_config(cls, config: JsonMap, *, where: str = "recovery") -> RecoverySettings:
         """Settings from a campaign's mapping: its keys, then its preset's, then the defaults.
 
         `where` names the mapping in messages (`config/demo.yaml: tuning`).
@@ -198,7 +198,7 @@ class Tuning:
             return round(self.warmup * steps)
         if self.warmup >= steps:
             raise Invalid(
-                f"tuning.warmup: expected fewer steps than the tuning has ({steps}), got "
+                f"recovery.warmup: expected fewer steps than the tuning has ({steps}), got "
                 f"{self.warmup:g}; give fewer steps or a fraction below 1"
             )
         return int(self.warmup)

@@ -17,8 +17,8 @@ from prunebench.untyped import Foreign, Json, JsonMap, Module, Passed
 from ..errors import Failure, Invalid, Unsupported
 from ..text.fits import check_ids, check_length
 from . import checkpoints
-from .instructions import TuningData
-from .settings import Tuning
+from .instructions import RecoveryData
+from .settings import RecoverySettings
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,8 @@ _RECORDS = {
 
 def trainer(
     model: Module,
-    data: TuningData,
-    settings: Tuning,
+    data: RecoveryData,
+    settings: RecoverySettings,
     *,
     workdir: Path,
     seed: int,
@@ -124,7 +124,7 @@ def fit(tuner: Tuner) -> Json:
     except torch.OutOfMemoryError as error:
         raise Failure(
             f"tuning ran out of device memory at micro_batch {tuner.settings.micro_batch} x "
-            f"length {tuner.settings.length}; lower tuning.micro_batch"
+            f"length {tuner.settings.length}; lower recovery.micro_batch"
         ) from error
     finally:
         _unwrap(tuner)
@@ -134,8 +134,8 @@ def fit(tuner: Tuner) -> Json:
 
 
 def _arguments(
-    data: TuningData,
-    settings: Tuning,
+    data: RecoveryData,
+    settings: RecoverySettings,
     workdir: Path,
     seed: int,
     device: torch.device,
@@ -165,7 +165,7 @@ def _arguments(
     return arguments
 
 
-def _recipe(settings: Tuning, steps: int) -> Json:
+def _recipe(settings: RecoverySettings, steps: int) -> Json:
     """The settings in the Trainer's words."""
     warmup_steps = settings.warmup_steps(steps)
     constant = "constant_with_warmup" if warmup_steps else "constant"
@@ -197,14 +197,14 @@ def _check_weights(model: Module) -> None:
         )
 
 
-def _precision(settings: Tuning, device: torch.device) -> str:
+def _precision(settings: RecoverySettings, device: torch.device) -> str:
     import torch
 
     if device.type == "cpu":
         return "fp32" if settings.precision == "auto" else settings.precision
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     if settings.precision == "bf16" and not has_bf16:
-        raise Unsupported(f"tuning.precision: bf16, which {device} does not have; set fp32")
+        raise Unsupported(f"recovery.precision: bf16, which {device} does not have; set fp32")
     if settings.precision == "auto":
         return "bf16" if has_bf16 else "fp32"
     return settings.precision

@@ -69,7 +69,7 @@ def compare_text(first: Path, second: Path) -> str:
     reports = []
     for folder in (first, second):
         name = read_campaign(folder).name
-        loaded = leaderboard.load(record_paths(folder), root=folder)
+        loaded = leaderboard.read_records(record_paths(folder), root=folder)
         reports.append(leaderboard.analyse(*loaded, folder, title=name))
     return leaderboard.side_by_side(*reports, names=(str(first), str(second)))
 
@@ -79,7 +79,7 @@ def _build(campaign: Campaign, paths: list[Path]) -> Report:
 
     folder = campaign.out.root
     return leaderboard.build(
-        *leaderboard.load(paths, root=folder),
+        *leaderboard.read_records(paths, root=folder),
         folder,
         title=campaign.name,
         reference=campaign.reference,
@@ -94,7 +94,7 @@ def failures(folder: Path) -> list[str]:
     from prunebench import leaderboard
     from prunebench.leaderboard.numbers.collect import of_one_original
 
-    records, problems = leaderboard.load(record_paths(folder))
+    records, problems = leaderboard.read_records(record_paths(folder))
     problems += of_one_original(records)[1]
     lines = [
         f"{Cell(c.model, c.label, c.sparsity, c.seed).path}: {record.reason}"

@@ -240,7 +240,7 @@ def test_broken_yaml_says_where(tmp_path, text):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     with pytest.raises(Invalid, match=r"broken.yaml: not valid YAML: .*line \d"):
-        config.load(path)
+        config.load_campaign(path)
 
 
 def test_every_shipped_campaign_is_valid(shared_data, shared_models):
@@ -248,7 +248,7 @@ def test_every_shipped_campaign_is_valid(shared_data, shared_models):
     files.remove(files[0].with_name("pretrain.yaml"))  # a recipe: see tests/pretraining
     assert len(files) >= 3
     for file in files:
-        assert config.load(file).cells, file
+        assert config.load_campaign(file).cells, file
         assert yaml.safe_load(file.read_text())["name"] == file.stem
 
 

@@ -195,7 +195,7 @@ BAD_METHODS = {
         "windows of 999 tokens, but the model has only",
     ),
     "wants tuning data": (
-        "def prune(m, c): c.tuning()",
+        "def prune(m, c): c.recovery()",
         "failed",
         "add `recovery` to the campaign",
     ),

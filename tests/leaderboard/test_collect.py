@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prunebench.leaderboard import Problem, load
+from prunebench.leaderboard import Problem, read_records
 from prunebench.leaderboard.numbers.quantities import Quantity
 from prunebench.leaderboard.views.columns import titles
 from prunebench.record import store
@@ -216,7 +216,7 @@ def test_load_names_what_it_cannot_read(tmp_path: Path) -> None:
     store.write(good, factory.record())
     store.write(bad, factory.record())
     bad.write_text(bad.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    records, problems = load([bad, good, tmp_path / "absent.json"], root=tmp_path)
+    records, problems = read_records([bad, good, tmp_path / "absent.json"], root=tmp_path)
     assert [store.as_mapping(record) for record in records] == [factory.record()]
     assert [problem.path for problem in problems] == ["absent.json", "b/record.json"]
     assert problems[1].reason.startswith("truncated or not JSON at line")

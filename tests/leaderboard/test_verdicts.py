@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prunebench.leaderboard.numbers.statistics import summarise
-from prunebench.leaderboard.papers.published import Claim, Paper, Published, Rule, Side
+from prunebench.leaderboard.papers.published import Claim, ClaimSide, Paper, Published, Rule
 from prunebench.leaderboard.papers.verdicts import SPARSITY_TOLERANCE, Verdict, judge
 from prunebench.pruning import selection
 
@@ -198,7 +198,7 @@ def test_the_tolerance_is_the_one_that_selection_keeps() -> None:
 
 
 def claim(value: float, evidence: str = "read", **changes: Any) -> Claim:
-    sides = Side("mine", {}, None, 0.5), Side("theirs", {}, None, 0.5)
+    sides = ClaimSide("mine", {}, None, 0.5), ClaimSide("theirs", {}, None, 0.5)
     rule = Rule("perplexity", "wikitext2", *sides, form="difference", value=value)
     return Claim("mine is better", "abstract", evidence, (dataclasses.replace(rule, **changes),))
 

@@ -44,7 +44,7 @@ def context(model, tokenizer, *, method="hywia", sparsity=0.4, seed=0, **params)
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=sample,
-        load_tuning=lambda: None,
+        load_recovery=lambda: None,
     )
 
 

@@ -8,12 +8,12 @@ from conftest import make_tiny
 from prunebench.plugins.discovery import discover
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.structure import Decision
-from prunebench.recovery import Tuning, attach
+from prunebench.recovery import RecoverySettings, attach
 
 PLUGIN = discover()["pat"]
 PRUNE = PLUGIN.load()
-from prunebench_plugin_pat.options import Options  # noqa: E402
-from prunebench_plugin_pat.schedule import Schedule  # noqa: E402
+from prunebench_plugin_pat.options import PATOptions  # noqa: E402
+from prunebench_plugin_pat.schedule import GateSchedule  # noqa: E402
 from prunebench_plugin_pat.sparsifier import Sparsifier  # noqa: E402
 
 TOKENS = torch.randint(258, (3, 21), generator=torch.Generator().manual_seed(1))
@@ -34,7 +34,7 @@ def family(name, **changes):
 
 
 def options(**params):
-    return Options.from_params(PLUGIN.params({"flavour": "code", **params}, where="test"))
+    return PATOptions.from_params(PLUGIN.params({"flavour": "code", **params}, where="test"))
 
 
 def sparsifier_of(model, *, kept=24, rank=3, steps=300, attach=True, **params):
@@ -44,7 +44,7 @@ def sparsifier_of(model, *, kept=24, rank=3, steps=300, attach=True, **params):
         structures_of(model)["hidden"],
         kept=kept,
         options=chosen,
-        schedule=Schedule.over(steps, milestone=chosen.milestone, freeze=chosen.freeze),
+        schedule=GateSchedule.over(steps, milestone=chosen.milestone, freeze=chosen.freeze),
         tied=model.config.tie_word_embeddings,
         seed=0,
     )
@@ -91,7 +91,7 @@ LORA = {"rank": 4, "alpha": 16, "dropout": 0.0, "targets": "auto"}
 def tuned(name, *, steps=3, lora=LORA, **params):
     """A model with LoRA and modules after a few steps of AdamW: (model, wrapped, sparsifier)."""
     model = family(name)
-    wrapped = attach(model, Tuning.from_config(lora), seed=0)
+    wrapped = attach(model, RecoverySettings.from_config(lora), seed=0)
     sparsifier = sparsifier_of(model, **params)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)

@@ -46,7 +46,7 @@ def decide(model, name, sparsity, multiple_of=None, **params):
         cost=Cost(torch.device("cpu")),
         tokenizer=None,
         sample_calibration=lambda samples, length: TOKENS,
-        load_tuning=lambda: None,
+        load_recovery=lambda: None,
         multiple_of=multiple_of or {},
     )
     return plugin.load()(model, context)

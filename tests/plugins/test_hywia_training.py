@@ -9,7 +9,7 @@ from hywia_toy import model_groups, tokens_for
 from prunebench_plugin_hywia import training as training_module
 from prunebench_plugin_hywia.fusion import Fusion
 from prunebench_plugin_hywia.gate import Gates
-from prunebench_plugin_hywia.training import Training, hard_gates, soft_gates, soft_top_k, train
+from prunebench_plugin_hywia.training import GateTraining, hard_gates, soft_gates, soft_top_k, train
 
 from prunebench.errors import Failure
 from prunebench.profiling.cost import Cost
@@ -21,7 +21,7 @@ def run(model, tokens, cost=None, **changes):
     structures, groups = model_groups(model, tokens)
     gates = Gates(groups, seed=0, trained=True)
     kept = {name: structure.units // 2 for name, structure in structures.items()}
-    options = Training(**{**QUICK, **changes})
+    options = GateTraining(**{**QUICK, **changes})
     report = train(
         model, gates, Fusion(groups, structures), structures, kept, tokens, options, cost
     )
@@ -117,7 +117,7 @@ def test_the_seed_decides_and_tokens_are_counted():
     ("samples", "steps", "passes"), [(32, 16, 1.5), (10, 16, 1.6), (100, 16, 1.44)]
 )
 def test_default_batches_see_the_samples_one_and_a_half_times(samples, steps, passes):
-    batches = list(Training(**{**QUICK, "steps": steps, "batch": None}).batches(samples))
+    batches = list(GateTraining(**{**QUICK, "steps": steps, "batch": None}).batches(samples))
     seen = torch.cat(batches)
     assert len(batches) == steps and len(seen) == pytest.approx(passes * samples, rel=0.03)
     assert sorted(seen[:samples].tolist()) == list(range(samples))
@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite_has_diverged():
     structures, groups = model_groups(model, tokens_for())
     down.register_full_backward_hook(lambda *_: (torch.full((4, 12, 48), float("nan")),))
     gates, kept = Gates(groups, seed=0, trained=True), {"layers.2.neurons": 24}
-    options = Training(**{**QUICK, "steps": 2})
+    options = GateTraining(**{**QUICK, "steps": 2})
     with pytest.raises(Failure, match="diverged: their gradient is not finite at step 1"):
         train(
             model, gates, Fusion(groups, structures), structures, kept, tokens_for(), options, None

@@ -53,7 +53,7 @@ def context(model, tokenizer, *, sparsity=0.2, seed=0, text=TEXT, **params):
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=sample,
-        load_tuning=lambda: None,
+        load_recovery=lambda: None,
     )
 
 

@@ -18,7 +18,7 @@ from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget
 from prunebench.pruning.surgery import count_parameters, cut, logits, masked
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 
 PLUGIN = discover()["loraprune"]
 PRUNE = PLUGIN.load()
@@ -47,7 +47,7 @@ def model_of(family="llama", **changes):
 
 def context(model, tokenizer, workdir, *, sparsity=0.3, seed=0, tuning=None, **params):
     structures = structures_of(model)
-    settings = Tuning.from_config({**TUNING, **(tuning or {})})
+    settings = RecoverySettings.from_config({**TUNING, **(tuning or {})})
     return Context(
         sparsity=sparsity,
         seed=seed,
@@ -59,7 +59,7 @@ def context(model, tokenizer, workdir, *, sparsity=0.3, seed=0, tuning=None, **p
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=lambda samples, length: TOKENS,
-        load_tuning=lambda: (RECORDS, settings),
+        load_recovery=lambda: (RECORDS, settings),
     )
 
 
@@ -136,7 +136,7 @@ def test_a_tie_at_zero_does_not_open_a_mask():
     model = model_of()
     structures = structures_of(model)
     scored = {"layers.1.neurons": structures["layers.1.neurons"]}
-    options = method.Options.from_params(PLUGIN.params({}, where="test"))
+    options = method.LoRAPruneOptions.from_params(PLUGIN.params({}, where="test"))
     events = {n: {"layers.1.neurons": count} for n, count in enumerate((1, 2, 3))}
     pruner = Pruner(model, scored, events, options)
     pruner.updates += 1
@@ -176,7 +176,7 @@ def test_open_gates_change_nothing(tokenizer, tmp_path):
     from prunebench.recovery import recover
 
     plain, _ = recover(
-        model_of(), tokenizer, RECORDS, ctx.tuning()[1], workdir=tmp_path, seed=0, device="cpu"
+        model_of(), tokenizer, RECORDS, ctx.recovery()[1], workdir=tmp_path, seed=0, device="cpu"
     )
     assert (logits(model, TOKENS) - logits(plain, TOKENS)).abs().max() <= 1e-5
     assert (logits(model, TOKENS) - logits(model_of(), TOKENS)).abs().max() > 1e-2

@@ -16,16 +16,16 @@ from prunebench.pruning.surgery import count_parameters, slice_model
 
 PLUGIN = discover()["loraprune"]
 PLUGIN.load()
-from prunebench_plugin_loraprune.options import Options  # noqa: E402
+from prunebench_plugin_loraprune.options import LoRAPruneOptions  # noqa: E402
 from prunebench_plugin_loraprune.schedule import (  # noqa: E402
-    Schedule,
+    SparsitySchedule,
     default_cooldown,
     default_interval,
     exact_counts,
     native_counts,
 )
 
-LONG = Schedule(steps=1000, final=0.5)
+LONG = SparsitySchedule(steps=1000, final=0.5)
 RELEASED = {
     100: 0.0, 101: 0.001873, 110: 0.018517, 200: 0.165039, 300: 0.289062, 500: 0.4375,
     700: 0.492188, 800: 0.499023, 890: 0.499999, 900: 0.5,
@@ -33,7 +33,7 @@ RELEASED = {
 
 
 def options(**params):
-    return Options.from_params(PLUGIN.params(params, where="test"))
+    return LoRAPruneOptions.from_params(PLUGIN.params(params, where="test"))
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +61,20 @@ def test_released_events_end_just_below_the_target():
 
 def test_the_exact_schedule_has_one_event_more_on_the_target():
     assert LONG.events(exact=True) == [*LONG.events(exact=False), 900]
-    odd = Schedule(steps=47, final=0.5, every=3)
+    odd = SparsitySchedule(steps=47, final=0.5, every=3)
     assert odd.events(exact=True)[-1] == 43 and odd.at(43) == 0.5 and odd.at(42) < 0.5
-    assert Schedule(steps=50, final=0.5, cooldown=0.0, every=4).events(exact=True)[-1] == 49
+    assert SparsitySchedule(steps=50, final=0.5, cooldown=0.0, every=4).events(exact=True)[-1] == 49
 
 
 @pytest.mark.parametrize("keys", [{"steps": 5, "every": 10}, {"steps": 1, "every": 1}])
 def test_a_training_that_is_too_short_says_what_to_change(keys):
-    with pytest.raises(Invalid, match=r"no pruning event.*token budget.*tuning.batch.*prune_every"):
-        Schedule(final=0.5, **keys).events(exact=True)
+    with pytest.raises(Invalid, match=r"no pruning event.*budget.*recovery.batch.*prune_every"):
+        SparsitySchedule(final=0.5, **keys).events(exact=True)
 
 
 def test_nothing_to_prune_needs_no_event():
-    assert Schedule(steps=1, final=0.0).events(exact=True) == []
-    assert exact_counts(Schedule(steps=1, final=0.0), {"a": 0}) == {}
+    assert SparsitySchedule(steps=1, final=0.0).events(exact=True) == []
+    assert exact_counts(SparsitySchedule(steps=1, final=0.0), {"a": 0}) == {}
 
 
 def test_intervals_of_short_and_long_trainings():
@@ -91,7 +91,7 @@ def test_short_trainings_recover_longer():
 
 def test_released_counts():
     (*_, heads), (*_, fifth) = (
-        native_counts(Schedule(steps=1000, final=ratio), {"h": 32, "n": 11008}).values()
+        native_counts(SparsitySchedule(steps=1000, final=ratio), {"h": 32, "n": 11008}).values()
         for ratio in (0.5, 0.2)
     )
     assert heads == {"h": 15, "n": 5503} and fifth == {"h": 6, "n": 2201}
@@ -103,7 +103,7 @@ def test_released_sizes_of_llama_7b(llama_7b, ratio, size):
     scored = options().scored(structures)
     assert sorted({s.layer for s in scored.values()}) == list(range(3, 31))
     units = {name: structure.units for name, structure in scored.items()}
-    *_, last = native_counts(Schedule(steps=1000, final=ratio), units).values()
+    *_, last = native_counts(SparsitySchedule(steps=1000, final=ratio), units).values()
     assert Budget(llama_7b, structures).left(last) == size
 
 
@@ -115,7 +115,7 @@ def test_the_released_size_is_that_of_a_sliced_model():
     units = {
         n: s.units for n, s in options(protect_first=1, protect_last=1).scored(structures).items()
     }
-    *_, last = native_counts(Schedule(steps=1000, final=0.5), units).values()
+    *_, last = native_counts(SparsitySchedule(steps=1000, final=0.5), units).values()
     budget = Budget(model, structures)
     decision = lowest(budget, {name: torch.zeros(count) for name, count in units.items()}, last)
     slice_model(model, decision)
@@ -193,7 +193,7 @@ def excess(schedule, final, rounding):
 
 @given(FINALS, st.integers(30, 400), st.sampled_from([0.2, 0.5]))
 def test_counts_follow_the_budget_within_half_a_unit(final, steps, sparsity):
-    schedule = Schedule(steps=steps, final=sparsity, every=3)
+    schedule = SparsitySchedule(steps=steps, final=sparsity, every=3)
     counts = list(exact_counts(schedule, final).values())
     assert counts[-1] == final
     for earlier, later in zip(counts, counts[1:], strict=False):
@@ -202,7 +202,7 @@ def test_counts_follow_the_budget_within_half_a_unit(final, steps, sparsity):
 
 
 def test_coarse_units_leave_one_by_one_and_with_released_rounding_all_at_once():
-    schedule = Schedule(steps=290, final=0.5, cooldown=0.34, every=5)
+    schedule = SparsitySchedule(steps=290, final=0.5, cooldown=0.34, every=5)
     final = {f"layers.{i}.heads": 2 for i in range(6)}
 
     def gone(rounding):

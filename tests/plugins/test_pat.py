@@ -17,7 +17,7 @@ from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import Budget
 from prunebench.pruning.surgery import count_parameters, cut, logits
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 
 import prunebench_plugin_pat.method as method  # isort: skip
 import prunebench_plugin_pat.steering as steering  # isort: skip
@@ -44,7 +44,7 @@ def any_separation(request, monkeypatch):
 
 def context(model, tokenizer, workdir, *, sparsity=0.25, seed=0, tuning=None, **params):
     structures = structures_of(model)
-    settings = Tuning.from_config({**TUNING, **(tuning or {})})
+    settings = RecoverySettings.from_config({**TUNING, **(tuning or {})})
     return Context(
         sparsity=sparsity,
         seed=seed,
@@ -56,7 +56,7 @@ def context(model, tokenizer, workdir, *, sparsity=0.25, seed=0, tuning=None, **
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=lambda samples, length: TOKENS,
-        load_tuning=lambda: (RECORDS, settings),
+        load_recovery=lambda: (RECORDS, settings),
     )
 
 

@@ -19,10 +19,10 @@ from torch import nn
 
 from prunebench.errors import Invalid
 from prunebench.pruning.surgery import count_parameters, logits
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 
 from prunebench_plugin_pat.losses import bimodal_loss, count_loss, identity_loss  # isort: skip
-from prunebench_plugin_pat.schedule import Schedule, mask_rate, soft_gate  # isort: skip
+from prunebench_plugin_pat.schedule import GateSchedule, mask_rate, soft_gate  # isort: skip
 from prunebench_plugin_pat.sparsifier import HSM  # isort: skip
 
 FLAVOURS = ["code", "paper"]
@@ -41,7 +41,7 @@ FLAVOURS = ["code", "paper"]
     ],
 )
 def test_t6_gates_of_the_released_schedule(step, temperature, offset, gates):
-    schedule = Schedule(30000, 10000, 8000)
+    schedule = GateSchedule(30000, 10000, 8000)
     if step >= 8000:  # the released offset goes on to 0.0 at 0.5 s0
         assert schedule.offset(step) == 0.0
     assert schedule.temperature(step) == pytest.approx(temperature, abs=1e-3)
@@ -121,7 +121,7 @@ def test_t10_the_count_locks_only_with_a_cross_entropy(with_surrogate):
     mask = nn.Parameter(torch.zeros(width))
     slope = torch.randn(width, generator=torch.Generator().manual_seed(0)) * 1e-3
     optimizer = torch.optim.Adam([mask], lr=5e-5)
-    schedule = Schedule(30000, 10000, 8000)
+    schedule = GateSchedule(30000, 10000, 8000)
     counts = []
     for step in range(2500):
         gate = soft_gate(
@@ -260,13 +260,13 @@ def test_a_mask_that_is_not_trained_shuts_the_last_channels(flavour):
 
 
 def test_the_masks_rate_reaches_the_travel_that_was_asked_for():
-    settings = Tuning.from_config({"preset": "pat"})
-    released = Schedule(30500, 10000, 8000)
+    settings = RecoverySettings.from_config({"preset": "pat"})
+    released = GateSchedule(30500, 10000, 8000)
     rate = mask_rate(settings, released, 0.376)
     assert rate == pytest.approx(1.0, abs=0.01)  # the paper's run needs no multiplier
-    short = Schedule.over(300, milestone=1 / 3, freeze=0.8)
-    assert short == Schedule(300, 100, 80)
-    warm = Tuning.from_config({"preset": "pat", "warmup": 0.1})
+    short = GateSchedule.over(300, milestone=1 / 3, freeze=0.8)
+    assert short == GateSchedule(300, 100, 80)
+    warm = RecoverySettings.from_config({"preset": "pat", "warmup": 0.1})
     rate = mask_rate(warm, short, 0.4)
     sums = sum(5e-5 * rate * min(1.0, step / 30) for step in range(80))
     assert 0.38 < sums < 0.43
@@ -275,7 +275,7 @@ def test_the_masks_rate_reaches_the_travel_that_was_asked_for():
 @pytest.mark.parametrize("steps", [2, 30])
 def test_a_run_too_short_for_the_schedule_says_so(steps):
     with pytest.raises(Invalid, match=rf"has {steps} optimizer steps.*raise recovery.tokens"):
-        Schedule.over(steps, milestone=1 / 3, freeze=0.8)
+        GateSchedule.over(steps, milestone=1 / 3, freeze=0.8)
 
 
 def test_flavours_differ_as_listed_and_each_part_can_be_chosen():

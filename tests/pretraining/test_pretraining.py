@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prunebench.cli import main
 from prunebench.errors import Invalid
-from prunebench.pretraining import load, pretrain, train
+from prunebench.pretraining import pretrain, read_recipe, train
 from prunebench.pretraining.text import prepare
-from prunebench.pretraining.train import Clock, Run, windows
+from prunebench.pretraining.train import Clock, TrainingRun, windows
 
 FILE = REPOSITORY / "config" / "pretrain.yaml"
 WORDS = "the river ran past a mill and the miller sang of grain, flour, bread and long days"
@@ -72,14 +72,14 @@ def test_the_command_makes_a_stock_folder_in_small_shards(data, recipe, tmp_path
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(data, recipe, tmp_path, monkeypatch):
-    parsed = load(recipe, minutes=0.02)
+    parsed = read_recipe(recipe, minutes=0.02)
     out, state = tmp_path / "model", tmp_path / "model.work" / "state.safetensors"
     prepared = prepare(parsed, state.parent / "text")
-    first = Run(parsed, prepared, state, torch.device("cpu"), seed=0)
+    first = TrainingRun(parsed, prepared, state, torch.device("cpu"), seed=0)
     first.train()
     first.spent_s = 0.6  # of 1.2
     first.save()
-    again = Run(parsed, prepared, state, torch.device("cpu"), seed=0)
+    again = TrainingRun(parsed, prepared, state, torch.device("cpu"), seed=0)
     assert (again.steps, again.resumed) == (first.steps, 1)
     for one, other in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -96,14 +96,14 @@ def test_a_run_that_dies_leaves_no_model(data, recipe, tmp_path, monkeypatch):
     def die(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "train", die)
+    monkeypatch.setattr(TrainingRun, "train", die)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(load(recipe), tmp_path / "model", device="cpu")
+        pretrain(read_recipe(recipe), tmp_path / "model", device="cpu")
     assert not (tmp_path / "model").exists()
 
 
 def test_windows_depend_on_the_step_alone_and_come_from_all_texts(data, recipe, tmp_path):
-    parsed = load(recipe)
+    parsed = read_recipe(recipe)
     prepared = prepare(parsed, tmp_path / "text")
     cpu = torch.device("cpu")
     stream = windows(prepared, parsed, cpu, 0)
@@ -118,7 +118,7 @@ def test_windows_depend_on_the_step_alone_and_come_from_all_texts(data, recipe, 
 
 
 def test_the_rate_follows_the_clock(recipe, monkeypatch):
-    training = load(recipe, minutes=1).training
+    training = read_recipe(recipe, minutes=1).training
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock = Clock(training, before_s=0.0)
@@ -136,7 +136,7 @@ def test_the_rate_follows_the_clock(recipe, monkeypatch):
 
 def test_the_30m_recipe_is_what_it_says(data, tmp_path):
     """Its parameters, and that no tensor in bfloat16 is larger than a shard may be."""
-    parsed = load(FILE)
+    parsed = read_recipe(FILE)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device("meta"):
@@ -173,6 +173,6 @@ def test_other_files_are_never_replaced(data, recipe, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "notes.md").write_text("mine")
     with pytest.raises(Invalid, match="training.json"):
-        pretrain(load(recipe, minutes=0.01), tmp_path / "model", device="cpu")
+        pretrain(read_recipe(recipe, minutes=0.01), tmp_path / "model", device="cpu")
     assert (tmp_path / "model" / "notes.md").read_text() == "mine"
     assert not (tmp_path / "model.work").exists(), "refused before any work"

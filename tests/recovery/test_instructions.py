@@ -167,9 +167,17 @@ def test_padding_is_masked_and_carries_no_label():
             {"empty_response": "error"},
             r"toy: record 1: the response \('output'\) is empty",
         ),
-        ([ASK] * 20, {"tokens": 200}, "toy: tuning.tokens: .* one batch of 8 examples, got [1-7] "),
-        ([ASK] * 3, {"tokens": None}, "toy: tuning.epochs: .* one batch of 8 examples, got 6 "),
-        ([ASK] * 20, {"length": 8}, "toy: tuning.length: all 20 prompts are longer.*raise length"),
+        (
+            [ASK] * 20,
+            {"tokens": 200},
+            "recovery.tokens: .* one batch of 8 examples, got [1-7] ",
+        ),
+        ([ASK] * 3, {"tokens": None}, "toy: recovery.epochs: .* one batch of 8 examples, got 6 "),
+        (
+            [ASK] * 20,
+            {"length": 8},
+            "recovery.length: all 20 prompts are longer.*raise length",
+        ),
     ],
 )
 def test_bad_data_is_refused_with_a_reason(toy_tokenizer, records, keys, message):

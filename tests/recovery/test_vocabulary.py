@@ -11,7 +11,7 @@ from conftest import make_tiny
 from prunebench.errors import Invalid
 from prunebench.evaluation.perplexity import perplexity
 from prunebench.evaluation.protocols import Protocol
-from prunebench.recovery import Tuning, recover
+from prunebench.recovery import RecoverySettings, recover
 
 RECORDS = [{"instruction": f"Say {i}.", "input": "", "output": "x" * (i + 1)} for i in range(12)]
 SETTINGS = {"tokens": 1600, "batch": 2, "micro_batch": 2, "length": 250, "rank": 2, "dropout": 0.0}
@@ -19,7 +19,7 @@ SETTINGS = {"tokens": 1600, "batch": 2, "micro_batch": 2, "length": 250, "rank":
 
 def tuned(tokenizer, workdir, records=RECORDS):
     model = make_tiny()
-    settings = Tuning.from_config(SETTINGS)
+    settings = RecoverySettings.from_config(SETTINGS)
     return recover(model, tokenizer, records, settings, workdir=workdir, seed=0, device="cpu")
 
 
@@ -59,6 +59,6 @@ def test_a_token_in_the_text_that_has_no_row_is_named(padded, tmp_path):
 
 def test_sequences_longer_than_the_models_positions_are_refused(tokenizer, tmp_path):
     model = make_tiny(max_position_embeddings=16)
-    settings = Tuning.from_config(SETTINGS)
+    settings = RecoverySettings.from_config(SETTINGS)
     with pytest.raises(Invalid, match="tuning: sequences of .* model has only 16 positions"):
         recover(model, tokenizer, RECORDS, settings, workdir=tmp_path, seed=0, device="cpu")

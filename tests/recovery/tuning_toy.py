@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from prunebench.recovery import Tuning, prompt
+from prunebench.recovery import RecoverySettings, prompt
 
 COLOURS = ["red", "green", "blue", "white", "black", "yellow"]
 THINGS = ["stone", "river", "bird", "house", "coat", "flag", "leaf", "cup", "ship", "door"]
@@ -71,7 +71,7 @@ def pruned_llama(seed: int = 0) -> LlamaForCausalLM:
     return model.eval()
 
 
-def settings(**keys: object) -> Tuning:
+def settings(**keys: object) -> RecoverySettings:
     """Settings that learn the toy facts within seconds."""
     small = {
         "tokens": 4000,
@@ -82,7 +82,7 @@ def settings(**keys: object) -> Tuning:
         "log_every": 1,
         "checkpoint_every": None,
     }
-    return Tuning.from_config({**small, **keys})
+    return RecoverySettings.from_config({**small, **keys})
 
 
 def _keep(

@@ -82,7 +82,7 @@ def _score(
     from prunebench.evaluation.zeroshot import harness
 
     with harness.quiet(), tempfile.TemporaryDirectory(prefix="prunebench-") as folder:
-        ready, loaded = tasks.load(
+        ready, loaded = tasks.load_tasks(
             ready, folder=Path(folder), skipped=skipped, limit=settings["limit"]
         )
         if not ready:

@@ -25,7 +25,7 @@ from prunebench.evaluation.zeroshot.suites import Suite, Task
 
 
 @dataclass(frozen=True)
-class Part:
+class SubTask:
     """One lm-eval task: a suite's entry itself, or one subtask of an entry that is a group."""
 
     name: str
@@ -39,7 +39,7 @@ class Ready:
     """A suite's entry that the source can provide, as the lm-eval tasks that it consists of."""
 
     task: Task
-    parts: tuple[Part, ...]
+    parts: tuple[SubTask, ...]
 
 
 def prepare(suite: Suite, source: Source) -> tuple[list[Ready], dict[str, str]]:
@@ -67,7 +67,7 @@ def prepare(suite: Suite, source: Source) -> tuple[list[Ready], dict[str, str]]:
     return ready, skipped
 
 
-def load(
+def load_tasks(
     ready: Sequence[Ready], *, folder: Path, skipped: dict[str, str], limit: int | None = None
 ) -> tuple[list[Ready], Json]:
     """Let lm-eval build the prepared tasks, from redirecting YAML files written to `folder`.
@@ -118,7 +118,7 @@ def harness_version() -> str:
     return version("lm_eval")
 
 
-def redirection(part: Part, task: Task, *, cache: Path | None = None) -> Json:
+def redirection(part: SubTask, task: Task, *, cache: Path | None = None) -> Json:
     """The YAML mapping that asks a stock task about other documents, 0-shot."""
     cfg: Json = {"include": str(part.stock), "task": part.name, "num_fewshot": 0}
     if part.documents is None:
@@ -159,17 +159,17 @@ def _leaves(name: str, index: JsonMap) -> Iterator[str]:
         yield from _leaves(child, index)
 
 
-def _part(task: Task, name: str, stock: Path, source: Source) -> Part:
+def _part(task: Task, name: str, stock: Path, source: Source) -> SubTask:
     if source.kind == "hub":
-        return Part(name, stock, None, None)
-    return Part(name, stock, source.task_file(name if task.group else task.file), None)
+        return SubTask(name, stock, None, None)
+    return SubTask(name, stock, source.task_file(name if task.group else task.file), None)
 
 
-def _is_missing(part: Part, source: Source) -> bool:
+def _is_missing(part: SubTask, source: Source) -> bool:
     return source.kind != "hub" and (part.documents is None or not part.documents.is_file())
 
 
-def _counted(task: Task, part: Part) -> Part:
+def _counted(task: Task, part: SubTask) -> SubTask:
     if part.documents is None:
         return part
     return replace(part, count=count_documents(part.documents, task.fields))
@@ -182,7 +182,7 @@ def _first(entry: Ready, folder: Path, limit: int | None) -> Ready:
     return Ready(entry.task, tuple(_head(part, folder, limit) for part in entry.parts))
 
 
-def _head(part: Part, folder: Path, limit: int) -> Part:
+def _head(part: SubTask, folder: Path, limit: int) -> SubTask:
     if part.documents is None or part.count is None or part.count <= limit:
         return part
     path = folder / f"{part.name}.jsonl"

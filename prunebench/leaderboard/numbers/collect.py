@@ -20,7 +20,7 @@ from prunebench.leaderboard.numbers.quantities import (
     evaluation_device,
     measurements,
 )
-from prunebench.leaderboard.numbers.rows import Row, rows_of
+from prunebench.leaderboard.numbers.rows import TableRow, rows_of
 from prunebench.record import store
 from prunebench.record.form import Record
 from prunebench.record.parts import Lost, there
@@ -61,12 +61,14 @@ class Collected:
     problems: tuple[Problem, ...]
 
     @cached_property
-    def table(self) -> tuple[Row, ...]:
+    def table(self) -> tuple[TableRow, ...]:
         """`rows` as typed values, in their order."""
         return tuple(rows_of(self.rows))
 
 
-def load(paths: Iterable[Path], *, root: Path | None = None) -> tuple[list[Record], list[Problem]]:
+def read_records(
+    paths: Iterable[Path], *, root: Path | None = None
+) -> tuple[list[Record], list[Problem]]:
     """Read records; a file that is not one becomes a Problem (named relative to `root`)."""
     records, problems = [], []
     with no_collection():  # a quarter of the time, and records have no cycles

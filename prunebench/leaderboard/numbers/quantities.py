@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from prunebench.record.form import Record
 from prunebench.record.measured import (
-    Cost,
+    CostPart,
     Difference,
-    Point,
-    Profile,
+    PointPart,
+    ProfilePart,
     Quartiles,
-    Task,
-    Zeroshot,
+    TaskPart,
+    ZeroshotPart,
 )
 from prunebench.record.parts import Lost, there
 
@@ -143,7 +143,7 @@ def _perplexities(record: Record) -> Iterator[Measurement]:
         yield Measurement(Quantity("perplexity", entry.corpus, details, device), entry.value, error)
 
 
-def _zeroshot(part: Zeroshot, default_device: str) -> Iterator[Measurement]:
+def _zeroshot(part: ZeroshotPart, default_device: str) -> Iterator[Measurement]:
     device = part.device or default_device
     harness = f"{part.harness.name} {part.harness.version}"
     common = {"suite": part.suite, "limit": part.limit, "harness": harness}
@@ -196,7 +196,7 @@ def _paired(versus: Difference | Lost | None) -> Ends:
     return (None, None) if found is None else (found.low, found.high)
 
 
-def _paired_mean(part: Zeroshot, tasks: Collection[Task], key: str) -> Ends:
+def _paired_mean(part: ZeroshotPart, tasks: Collection[TaskPart], key: str) -> Ends:
     """95 % interval of the mean's difference; tasks share no items: their errors add up."""
     whole: Difference | Lost | None = getattr(part, key)
     if found := there(whole):
@@ -228,13 +228,13 @@ def _size(record: Record) -> Iterator[Measurement]:
             yield Measurement(Quantity(kind, ""), value)
 
 
-def _speed(profile: Profile) -> Iterator[Measurement]:
+def _speed(profile: ProfilePart) -> Iterator[Measurement]:
     for point in profile.points:
         if not point.lost:
             yield from _at(point, profile.device)
 
 
-def _at(point: Point, device: str) -> Iterator[Measurement]:
+def _at(point: PointPart, device: str) -> Iterator[Measurement]:
     details = _details(batch=point.batch, prompt=point.prompt, new=point.new)
 
     def quantity(kind: str) -> Quantity:
@@ -265,7 +265,7 @@ def _timing_error(timing: Quartiles) -> float | None:
     return MEDIAN_ERROR * (timing.q75 - timing.q25) / math.sqrt(timing.n)
 
 
-def _cost(cost: Cost, device: str) -> Iterator[Measurement]:
+def _cost(cost: CostPart, device: str) -> Iterator[Measurement]:
     for job, lost in (("prune", cost.prune), ("recover", cost.recover)):
         if (used := there(lost)) is None:
             continue

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """Cells that differ in their seed alone. `index`: its position in `Collected.rows`.
 
     params            of the method, as JSON
@@ -77,12 +77,12 @@ class Stats:
 
 StatsOf = dict[int, dict[int, Stats]]
 """Row -> quantity -> its statistics."""
-T = TypeVar("T", Row, Stats)
+T = TypeVar("T", TableRow, Stats)
 
 
-def rows_of(frame: pd.DataFrame) -> list[Row]:
+def rows_of(frame: pd.DataFrame) -> list[TableRow]:
     """The rows of `Collected.rows`, in their order."""
-    return list(_lines(frame.assign(index=frame.index), Row))
+    return list(_lines(frame.assign(index=frame.index), TableRow))
 
 
 def stats_of(summary: pd.DataFrame) -> StatsOf:

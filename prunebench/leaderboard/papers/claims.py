@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.differences import Gap, gap
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
-from prunebench.leaderboard.numbers.rows import Row, StatsOf, stats_of
+from prunebench.leaderboard.numbers.rows import StatsOf, TableRow, stats_of
 from prunebench.leaderboard.papers.verdicts import NOT_COMPARABLE, UNCONFIRMED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from prunebench.leaderboard.papers.published import Claim, Paper, Rule, Side
+    from prunebench.leaderboard.papers.published import Claim, ClaimSide, Paper, Rule
 
 HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "undecided"
 POINTS = 100.0  # claims about accuracies are in points
@@ -97,7 +97,7 @@ def _on_all(
     return [Judged(arxiv, claim, _plain(claim, NOT_COMPARABLE), reason, rule)]
 
 
-def _fits(row: Row, side: Side) -> bool:
+def _fits(row: TableRow, side: ClaimSide) -> bool:
     params = json.loads(row.params)
     return (
         row.ok > 0
@@ -114,8 +114,8 @@ def _judged(
     arxiv: str,
     claim: Claim,
     rule: Rule,
-    row: Row,
-    other: Row,
+    row: TableRow,
+    other: TableRow,
     collected: Collected,
     quantity: int,
     by_row: StatsOf,
@@ -161,7 +161,7 @@ def _plain(claim: Claim, verdict: str) -> str:
     return UNCONFIRMED if claim.evidence == "recalled" else verdict
 
 
-def _words(side: Side) -> str:
+def _words(side: ClaimSide) -> str:
     tuned = {None: "", True: " with recovery", False: " without recovery"}[side.recovery]
     params = "".join(f", {key}={value}" for key, value in sorted(side.params.items()))
     return f"{side.method}{tuned}{params} at {side.sparsity:.0%}"

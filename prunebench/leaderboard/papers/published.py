@@ -51,7 +51,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Side:
+class ClaimSide:
     """One side of a claim: rows of a method with these parameters, tuned by the suite or not."""
 
     method: str
@@ -70,8 +70,8 @@ class Rule:
 
     kind: str
     name: str | None
-    row: Side
-    against: Side
+    row: ClaimSide
+    against: ClaimSide
     form: str
     value: float
 
@@ -139,9 +139,9 @@ def _claim(entry: JsonMap) -> Claim:
 def _rule(rule: JsonMap) -> Rule:
     kind, _, name = rule["quantity"].partition(":")
 
-    def side(given: JsonMap) -> Side:
+    def side(given: JsonMap) -> ClaimSide:
         sparsity = given.get("sparsity", rule["sparsity"])
-        return Side(given["method"], given.get("params", {}), given.get("recovery"), sparsity)
+        return ClaimSide(given["method"], given.get("params", {}), given.get("recovery"), sparsity)
 
     sides = side(rule["row"]), side(rule["against"])
     return Rule(kind, name or None, *sides, form=rule["form"], value=rule["value"])

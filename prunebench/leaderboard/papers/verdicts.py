@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
-from prunebench.leaderboard.numbers.rows import Row, Stats, StatsOf, stats_of
+from prunebench.leaderboard.numbers.rows import Stats, StatsOf, TableRow, stats_of
 from prunebench.untyped import JsonMap
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Verdict:
 class _Row:
     """A row of the report with what decides whether a published number is about the same thing."""
 
-    key: Row
+    key: TableRow
     names: frozenset[str]
     params: JsonMap
     native_ratio: float | None
@@ -277,7 +277,7 @@ def _rows(collected: Collected) -> list[_Row]:
     ]
 
 
-def _row(key: Row, record: Record) -> _Row:
+def _row(key: TableRow, record: Record) -> _Row:
     tuning = record.tuning
     itself = tuning is not None and tuning.by == "method"
     return _Row(

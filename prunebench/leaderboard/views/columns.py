@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
-from prunebench.leaderboard.numbers.rows import Row, Stats
+from prunebench.leaderboard.numbers.rows import Stats, TableRow
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.tables import (
-    Cell,
     Column,
     Line,
+    TableCell,
     average_rank,
     cells_ok,
     number_column,
@@ -108,11 +108,11 @@ def achieved_column(priority: int = 0) -> Column:
 def seeds_column(priority: int = 0) -> Column:
     """Cells with results, of how many where some are missing, and what became of the others."""
 
-    def show(line: Line) -> Cell:
+    def show(line: Line) -> TableCell:
         if line.row is None:
-            return Cell(line.status)
+            return TableCell(line.status)
         total = line.row.ok + line.row.failed + line.row.skipped
-        return Cell(str(line.row.ok) if line.row.ok == total else f"{line.row.ok} of {total}")
+        return TableCell(str(line.row.ok) if line.row.ok == total else f"{line.row.ok} of {total}")
 
     return Column("n", show, priority=priority)
 
@@ -125,8 +125,8 @@ def most_values(quantities: Quantities) -> Callable[[Line], int | None]:
 def values_column(quantities: Quantities) -> Column:
     """Cells that have values here: some figures are taken on one seed only."""
 
-    def show(line: Line) -> Cell:
-        return Cell(line.status if line.row is None else str(most_values(quantities)(line)))
+    def show(line: Line) -> TableCell:
+        return TableCell(line.status if line.row is None else str(most_values(quantities)(line)))
 
     return Column("n", show)
 
@@ -134,7 +134,7 @@ def values_column(quantities: Quantities) -> Column:
 def verify_column() -> Column:
     """Whether the cut model computes what the masked one does, with the largest difference."""
 
-    def show(row: Row) -> str:
+    def show(row: TableRow) -> str:
         if math.isnan(row.logit_difference):
             return formats.MISSING
         size = f"{row.logit_difference:.0e}" if row.logit_difference else "0"
@@ -146,7 +146,7 @@ def verify_column() -> Column:
 def loader_column() -> Column:
     """What loads the saved model."""
 
-    def show(row: Row) -> str:
+    def show(row: TableRow) -> str:
         return row.loadable_by or formats.MISSING
 
     return row_column("Loads with", show)
@@ -156,7 +156,7 @@ def rank_column(quantities: Sequence[int], *, priority: int = 0) -> Column:
     """Average rank over the quantities; empty for what has no rank."""
     return Column(
         "Rank ↓",
-        lambda line: Cell(formats.ranks(average_rank(line, quantities))),
+        lambda line: TableCell(formats.ranks(average_rank(line, quantities))),
         priority=priority,
     )
 

@@ -13,7 +13,7 @@ from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
 from prunebench.leaderboard.numbers.rows import Stats, stats_of
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
-from prunebench.leaderboard.views.tables import Cell, Table
+from prunebench.leaderboard.views.tables import Table, TableCell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def _numbers(collected: Collected, summary: pd.DataFrame) -> dict[Key, Stats]:
     return found
 
 
-def _row(key: Key, a: Stats, b: Stats) -> tuple[Cell, ...]:
+def _row(key: Key, a: Stats, b: Stats) -> tuple[TableCell, ...]:
     model, name, sparsity, quantity = key
     unit = KINDS[quantity.kind].unit
     found = _difference(a, b, unit)
@@ -82,7 +82,7 @@ def _row(key: Key, a: Stats, b: Stats) -> tuple[Cell, ...]:
         text if found.interval else f"{text} n.i.",
         MARK if _differs(found, quantity.kind) else "",
     ]
-    return tuple(Cell(formats.one_line(text)) for text in texts)
+    return tuple(TableCell(formats.one_line(text)) for text in texts)
 
 
 def _difference(a: Stats, b: Stats, unit: str) -> Gap:

@@ -11,7 +11,7 @@ from prunebench.leaderboard.numbers.rows import Stats
 from prunebench.leaderboard.numbers.statistics import leader_ranks
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import Quantities, number_columns, of_kinds, spread
-from prunebench.leaderboard.views.tables import Cell, Column, Line, Table, draw
+from prunebench.leaderboard.views.tables import Column, Line, Table, TableCell, draw
 
 PASSES = {  # a backward pass costs about two forward passes
     "prune_forward_tokens": 1,
@@ -95,15 +95,15 @@ def _ends(stats: Stats) -> tuple[float, float, float]:
 
 
 def _bold_where(column: Column, rows: frozenset[tuple[float, int]]) -> Column:
-    def show(line: Line) -> Cell:
+    def show(line: Line) -> TableCell:
         index = -1 if line.row is None else line.row.index
-        return Cell(column.show(line).text, bold=(line.sparsity, index) in rows)
+        return TableCell(column.show(line).text, bold=(line.sparsity, index) in rows)
 
     return Column(column.title, show, column.align, column.marks)
 
 
-def _amount(value: float | None, unit: str) -> Cell:
-    return Cell(formats.MISSING if value is None else formats.plain(value, unit))
+def _amount(value: float | None, unit: str) -> TableCell:
+    return TableCell(formats.MISSING if value is None else formats.plain(value, unit))
 
 
 def _unknown_last(value: float | None) -> float:

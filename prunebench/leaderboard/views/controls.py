@@ -8,7 +8,7 @@ from prunebench.leaderboard.numbers.differences import gap
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds, titles
-from prunebench.leaderboard.views.tables import Cell, Line, Table
+from prunebench.leaderboard.views.tables import Line, Table, TableCell
 
 TUNED = "+lora"
 CAPTION = (
@@ -69,15 +69,21 @@ def _twin(control: Line, lines: Sequence[Line]) -> Line | None:
     )
 
 
-def _row(control: Line, target: Line, twin: Line | None, quality: Quantities) -> tuple[Cell, ...]:
-    cells = [Cell(formats.percent(control.sparsity)), Cell(target.name), Cell(control.name)]
+def _row(
+    control: Line, target: Line, twin: Line | None, quality: Quantities
+) -> tuple[TableCell, ...]:
+    cells = [
+        TableCell(formats.percent(control.sparsity)),
+        TableCell(target.name),
+        TableCell(control.name),
+    ]
     for mine, its in ((target, control), (control, twin)):
         cells += [_difference(mine, its, i, KINDS[q.kind].unit) for i, q in quality.items()]
-    return tuple(Cell(formats.one_line(cell.text)) for cell in cells)
+    return tuple(TableCell(formats.one_line(cell.text)) for cell in cells)
 
 
-def _difference(mine: Line, its: Line | None, quantity: int, unit: str) -> Cell:
+def _difference(mine: Line, its: Line | None, quantity: int, unit: str) -> TableCell:
     if its is None or quantity not in mine.summary or quantity not in its.summary:
-        return Cell(formats.MISSING)
+        return TableCell(formats.MISSING)
     found = gap(mine.summary[quantity], its.summary[quantity])
-    return Cell(formats.interval(found.value, found.low, found.high, unit, sign=True))
+    return TableCell(formats.interval(found.value, found.low, found.high, unit, sign=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import MARKS, ROW_KEY, Collected
 from prunebench.leaderboard.numbers.quantities import KINDS
-from prunebench.leaderboard.numbers.rows import Row
+from prunebench.leaderboard.numbers.rows import TableRow
 from prunebench.record.store import as_mapping
 from prunebench.untyped import Plain
 
@@ -84,7 +84,7 @@ def parquet_bytes(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _marks(row: Row) -> str:
+def _marks(row: TableRow) -> str:
     return " ".join(mark for mark in MARKS if getattr(row, mark))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Quantity
-from prunebench.leaderboard.numbers.rows import Row, Stats, StatsOf, stats_of
+from prunebench.leaderboard.numbers.rows import Stats, StatsOf, TableRow, stats_of
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
 
@@ -45,7 +45,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontPoint:
     """A row at one sparsity: (mean, low, high) by quantity; an end is None where there is none."""
 
     sparsity: float
@@ -60,8 +60,8 @@ class Front:
     model: str
     qualities: tuple[Axis, ...]
     costs: tuple[Axis, ...]
-    dense: tuple[tuple[str, Point], ...]
-    lines: tuple[tuple[str, tuple[Point, ...]], ...]
+    dense: tuple[tuple[str, FrontPoint], ...]
+    lines: tuple[tuple[str, tuple[FrontPoint, ...]], ...]
     lost: tuple[str, ...]
 
 
@@ -129,20 +129,22 @@ def _with_unit(title: str, kind: str) -> str:
     return f"{title} perplexity" if kind == "perplexity" else title
 
 
-def _point(row: Row, stats: dict[int, Stats], drawn: set[int], known: dict[int, Quantity]) -> Point:
+def _point(
+    row: TableRow, stats: dict[int, Stats], drawn: set[int], known: dict[int, Quantity]
+) -> FrontPoint:
     values = {i: (s.mean, _known(s.low), _known(s.high)) for i, s in stats.items() if i in drawn}
     recovery = [s.mean for i, s in stats.items() if known[i].kind == "recover_wall_s"]
     for i in values:
         if known[i].kind == "prune_wall_s":  # what it takes to get the row's model, tuning included
             values[i] = (values[i][0] + sum(recovery), None, None)
-    return Point(row.sparsity, values)
+    return FrontPoint(row.sparsity, values)
 
 
 def _known(end: float) -> float | None:
     return None if math.isnan(end) else end
 
 
-def _lost(rows: Sequence[Row]) -> list[str]:
+def _lost(rows: Sequence[TableRow]) -> list[str]:
     """What has no point, or one without some of its seeds."""
     found = []
     for row in rows:

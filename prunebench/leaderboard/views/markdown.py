@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.views import formats, paper_tables
 from prunebench.leaderboard.views.facts import Facts, Loss, counts
-from prunebench.leaderboard.views.tables import Cell, Section, Table
+from prunebench.leaderboard.views.tables import Section, Table, TableCell
 
 if TYPE_CHECKING:
     from prunebench.leaderboard.report import Report
@@ -145,7 +145,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _grid(
-    header: Sequence[str], rows: Iterable[Sequence[Cell]], align: Sequence[str] | None = None
+    header: Sequence[str], rows: Iterable[Sequence[TableCell]], align: Sequence[str] | None = None
 ) -> str:
     import pandas as pd
 
@@ -155,13 +155,13 @@ def _grid(
     return frame.to_markdown(index=False, disable_numparse=True, colalign=aligned)
 
 
-def _bold(cell: Cell) -> str:
+def _bold(cell: TableCell) -> str:
     text = escape(cell.text)
     return f"**{text}**" if cell.bold and text else text
 
 
-def _cells(*texts: str) -> list[Cell]:
-    return [Cell(text) for text in texts]
+def _cells(*texts: str) -> list[TableCell]:
+    return [TableCell(text) for text in texts]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from prunebench.leaderboard.papers.verdicts import (
 )
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
-from prunebench.leaderboard.views.tables import Cell, Table
+from prunebench.leaderboard.views.tables import Table, TableCell
 from prunebench.untyped import Json, Plain
 
 if TYPE_CHECKING:
@@ -247,5 +247,5 @@ def _table(title: str, header: Sequence[str], align: list[str], rows: list[list[
     """A table; a last column in which nothing stands is left out."""
     if rows and not any(row[-1] for row in rows):
         header, align, rows = header[:-1], align[:-1], [row[:-1] for row in rows]
-    cells = tuple(tuple(Cell(formats.one_line(text)) for text in row) for row in rows)
+    cells = tuple(tuple(TableCell(formats.one_line(text)) for text in row) for row in rows)
     return Table(title, "", tuple(header), tuple(align), cells)

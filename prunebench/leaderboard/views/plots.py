@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.views import formats
-from prunebench.leaderboard.views.fronts import Axis, Front, Point
+from prunebench.leaderboard.views.fronts import Axis, Front, FrontPoint
 from prunebench.untyped import Foreign, Json
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _draw_bands(panel: Axes, bands: Sequence[Band]) -> None:
         panel.autoscale_view()
 
 
-def _positions(points: Sequence[Point], quality: Axis, cost: Axis) -> list[Placed]:
+def _positions(points: Sequence[FrontPoint], quality: Axis, cost: Axis) -> list[Placed]:
     """(x, y, low, high) of the points that have both, in the order of their sparsity."""
     found = []
     for point in sorted(points, key=lambda p: p.sparsity):

@@ -17,7 +17,7 @@ from prunebench.leaderboard.views import columns, formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds
 from prunebench.leaderboard.views.compute import equal_compute_tables
 from prunebench.leaderboard.views.controls import control_tables
-from prunebench.leaderboard.views.tables import Cell, Line, Section, Table, draw, make_lines
+from prunebench.leaderboard.views.tables import Line, Section, Table, TableCell, draw, make_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +77,10 @@ def rank_table(averages: Sequence[Average]) -> Table:
     header = ("Method", *kinds.values(), "Ranked in", "Lost cells")
     rows = tuple(
         (
-            Cell(formats.one_line(line.name)),
-            *(Cell(_two(getattr(line, kind))) for kind in kinds),
-            Cell(f"{line.ranked} of {line.comparisons}"),
-            Cell(str(line.failed)),
+            TableCell(formats.one_line(line.name)),
+            *(TableCell(_two(getattr(line, kind))) for kind in kinds),
+            TableCell(f"{line.ranked} of {line.comparisons}"),
+            TableCell(str(line.failed)),
         )
         for line in averages
     )

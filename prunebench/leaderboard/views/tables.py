@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import MARKS, Collected
 from prunebench.leaderboard.numbers.quantities import QUALITY
-from prunebench.leaderboard.numbers.rows import Row, Stats, stats_of
+from prunebench.leaderboard.numbers.rows import Stats, TableRow, stats_of
 from prunebench.leaderboard.views import formats
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ REASON_WIDTH = 60
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell's text, unescaped."""
 
     text: str
@@ -56,7 +56,7 @@ class Line:
 
     name: str
     sparsity: float = math.nan
-    row: Row | None = None
+    row: TableRow | None = None
     summary: Mapping[int, Stats] = field(default_factory=dict)
     status: str = ""
     reason: str = ""
@@ -68,7 +68,7 @@ class Column:
     """How one column is drawn; a narrow view drops the highest `priority` first."""
 
     title: str
-    show: Callable[[Line], Cell]
+    show: Callable[[Line], TableCell]
     align: str = "right"
     marks: tuple[str, ...] = ()
     priority: int = 0
@@ -82,7 +82,7 @@ class Table:
     caption: str
     header: tuple[str, ...]
     align: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     legend: tuple[str, ...] = ()
     blocks: tuple[float, ...] = ()
     priorities: tuple[int, ...] = ()
@@ -130,12 +130,12 @@ def average_rank(line: Line, quantities: Sequence[int]) -> float:
 def draw(title: str, caption: str, columns: Sequence[Column], body: Sequence[Line]) -> Table:
     """Draw lines under sparsity, method and `columns`; Notes tell what failed, where it did."""
     columns = [
-        Column("Sparsity", lambda line: Cell("" if line.remarks else _target(line))),
+        Column("Sparsity", lambda line: TableCell("" if line.remarks else _target(line))),
         Column("Method", _method, "left"),
         *columns,
     ]
     if any(line.status for line in body):
-        columns.append(Column("Notes", lambda line: Cell(line.reason), "left", priority=3))
+        columns.append(Column("Notes", lambda line: TableCell(line.reason), "left", priority=3))
     drawn = tuple(tuple(_one_line(column.show(line)) for column in columns) for line in body)
     return Table(
         title=title,
@@ -165,31 +165,31 @@ def number_column(
 ) -> Column:
     """A quantity: `show` writes its summary; a number of values other than `expected` is told."""
 
-    def cell(line: Line) -> Cell:
+    def cell(line: Line) -> TableCell:
         if line.row is None:
-            return Cell(line.remarks.get(quantity, ""))
+            return TableCell(line.remarks.get(quantity, ""))
         if (stats := line.summary.get(quantity)) is None:
-            return Cell(formats.MISSING)
+            return TableCell(formats.MISSING)
         text = show(stats)
         if text and expected(line) not in (None, stats.n):
             text += f" (n = {stats.n})"
-        return Cell(text, bold=bold and bool(stats.best))
+        return TableCell(text, bold=bold and bool(stats.best))
 
     title = " ".join([title, *(SYMBOLS[mark][0] for mark in marks)])
     return Column(title, cell, "right", marks)
 
 
-def row_column(title: str, show: Callable[[Row], str], *, priority: int = 0) -> Column:
+def row_column(title: str, show: Callable[[TableRow], str], *, priority: int = 0) -> Column:
     """A column of what a row is, not of what was measured."""
     return Column(
-        title, lambda line: Cell("" if line.row is None else show(line.row)), priority=priority
+        title, lambda line: TableCell("" if line.row is None else show(line.row)), priority=priority
     )
 
 
 Order = tuple[float, int, float, float, str, str]
 
 
-def _lost_lines(cells: pd.DataFrame, rows: Sequence[Row]) -> list[tuple[Order, Line]]:
+def _lost_lines(cells: pd.DataFrame, rows: Sequence[TableRow]) -> list[tuple[Order, Line]]:
     """Cells without results, one line per row and reason, with their sort keys."""
     by_index = {row.index: row for row in rows}
     seeds: dict[tuple[int, str, str], list[int]] = {}
@@ -206,7 +206,7 @@ def _lost_lines(cells: pd.DataFrame, rows: Sequence[Row]) -> list[tuple[Order, L
     return found
 
 
-def _order(line: Line, row: Row, quality: Sequence[int]) -> Order:
+def _order(line: Line, row: TableRow, quality: Sequence[int]) -> Order:
     """Dense first; then ranked rows by quality; then those that are not ranked."""
     average = average_rank(line, quality)
     first = next((line.summary[i].mean for i in quality if i in line.summary), math.inf)
@@ -223,17 +223,17 @@ def _marks(line: Line) -> list[str]:
     return [mark for mark in MARKS if line.row is not None and getattr(line.row, mark)]
 
 
-def _method(line: Line) -> Cell:
+def _method(line: Line) -> TableCell:
     symbols = "".join(SYMBOLS[mark][0] for mark in _marks(line))
-    return Cell(f"{line.name} {symbols}")
+    return TableCell(f"{line.name} {symbols}")
 
 
-def _one_line(cell: Cell) -> Cell:
+def _one_line(cell: TableCell) -> TableCell:
     return replace(cell, text=formats.one_line(cell.text))
 
 
 def _legend(
-    columns: Sequence[Column], body: Sequence[Line], drawn: Sequence[Sequence[Cell]]
+    columns: Sequence[Column], body: Sequence[Line], drawn: Sequence[Sequence[TableCell]]
 ) -> tuple[str, ...]:
     """Only what this table uses."""
     used = {mark for column in columns for mark in column.marks}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.compare import compare
 from prunebench.leaderboard.views.facts import counts
-from prunebench.leaderboard.views.tables import Cell, Section, Table
+from prunebench.leaderboard.views.tables import Section, Table, TableCell
 from prunebench.untyped import Foreign
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _draw(table: Table, kept: list[int]) -> str:
     return tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: TableCell) -> str:
     # a star in front leaves right-aligned numbers in line
     return f"{BEST * cell.bold}{formats.shorten(cell.text, NAME_WIDTH)}"
 

@@ -17,14 +17,14 @@ from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import FAMILIES, structures_of
 from prunebench.pruning.selection import Budget
 from prunebench.pruning.surgery import count_parameters, cut
-from prunebench.recovery import Tuning
+from prunebench.recovery import RecoverySettings
 
 PLUGINS = discover()
 RECORDS = [
     {"instruction": f"Count from {n}.", "input": "", "output": " ".join(map(str, range(n, n + 5)))}
     for n in range(30)
 ]
-TUNING = Tuning.from_config(
+TUNING = RecoverySettings.from_config(
     {
         "tokens": 1900, "batch": 2, "micro_batch": 2, "length": 192, "dropout": 0.0, "rank": 2,
         "targets": "auto", "learning_rate": 1e-3, "log_every": 1, "checkpoint_every": None,
@@ -55,7 +55,7 @@ def context(model, plugin, tokenizer, workdir, sparsity=0.15, tokens=TUNING.toke
         cost=Cost(torch.device("cpu")),
         tokenizer=tokenizer,
         sample_calibration=lambda samples, length: TOKENS,
-        load_tuning=lambda: (RECORDS, settings),
+        load_recovery=lambda: (RECORDS, settings),
     )
 
 

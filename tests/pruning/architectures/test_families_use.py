@@ -13,7 +13,7 @@ from prunebench.models import folders
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import logits, slice_model
-from prunebench.recovery import Tuning, attach, merge
+from prunebench.recovery import RecoverySettings, attach, merge
 
 GENERATE = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
@@ -150,7 +150,7 @@ def test_lora_reaches_every_projection_and_merges(case):
         for coupling in structure.couplings
     }
     wrapped = attach(
-        model, Tuning.from_config({"rank": 2, "dropout": 0.0, "targets": "auto"}), seed=0
+        model, RecoverySettings.from_config({"rank": 2, "dropout": 0.0, "targets": "auto"}), seed=0
     )
     adapted = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A.default")
