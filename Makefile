@@ -24,7 +24,7 @@ ACTIVATE = . "$(VENV)/bin/activate"
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lint bench clean distclean
+.PHONY: help install demo test browser lint plan bench clean distclean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ lint: $(DONE) ## Check types with mypy, style with ruff, rules with snakefmt
 	for file in $(wildcard Snakefile workflow/Snakefile workflow/rules/*.smk); do \
 	  snakefmt --check "$$file" || exit 1; \
 	done
+
+plan: $(DONE) ## Dry-run every campaign file (with stand-ins for models and data)
+	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m pytest -q tests/workflow/test_plans.py
 
 bench: $(DONE) ## List the benchmarks, or run one of them: make bench NAME=... [BENCH_ARGS=...]
 ifdef NAME

@@ -26,6 +26,8 @@ class Plugin:
     reference      True for the unpruned model that every campaign measures (sparsity 0 only)
     tunes_itself   it spends the campaign's tuning tokens itself; the suite does not tune after it
     deterministic  its decision does not depend on the seed (without recovery one seed is enough)
+    sets_sparsity  parameters that set the sparsity as the paper does: rows are compared by the
+                   sparsity that came of them, not by these
     """
 
     name: str
@@ -36,6 +38,7 @@ class Plugin:
     tunes_itself: bool
     deterministic: bool
     params_schema: JsonMap
+    sets_sparsity: tuple[str, ...] = ()
 
     def params(self, given: JsonMap, *, where: str) -> Json:
         """Defaults overlaid with `given`. Raises Invalid when they do not fit the schema."""
@@ -108,6 +111,9 @@ def read(folder: Path) -> Plugin:
         raise Invalid(f"{path}: name: expected {folder.name!r} as its folder, got {raw['name']!r}")
     if not (folder / "method.py").is_file():
         raise Invalid(f"{folder}: expected a file method.py with prune(model, ctx)")
+    params = raw.get("params", {})
+    if foreign := sorted(set(raw.get("sets_sparsity", ())) - set(params)):
+        raise Invalid(f"{path}: sets_sparsity: {foreign[0]!r} is none of its parameters")
     return Plugin(
         name=raw["name"],
         folder=folder,
@@ -116,7 +122,8 @@ def read(folder: Path) -> Plugin:
         reference=raw.get("reference", False),
         tunes_itself=raw.get("tunes_itself", False),
         deterministic=raw.get("deterministic", False),
-        params_schema=raw.get("params", {}),
+        params_schema=params,
+        sets_sparsity=tuple(raw.get("sets_sparsity", ())),
     )
 
 

@@ -61,7 +61,7 @@ def cell(
 
 def paper(*numbers: Published, claims: tuple[Claim, ...] = ()) -> Paper:
     defaults = {"taylor": {"scope": "layer", "native": False}}
-    return Paper("A paper", "0000.00000", numbers, claims, defaults)
+    return Paper("A paper", "0000.00000", numbers, claims, defaults, {"taylor": ("native",)})
 
 
 def verdicts(records: list[dict[str, Any]], **changes: Any) -> list[Verdict]:

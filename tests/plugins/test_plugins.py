@@ -71,6 +71,7 @@ def test_digest_follows_code_and_description_only(tmp_path):
         (DESCRIPTION.replace("method\n", "miracle\n"), "kind: 'miracle' is not one of"),
         (DESCRIPTION + "params: {a: {default: 1}}\n", "'description' is a required property"),
         (DESCRIPTION + "params: [", "not valid YAML"),
+        (DESCRIPTION + "sets_sparsity: [ratio]\n", "sets_sparsity: 'ratio' is none of its param"),
     ],
 )
 def test_a_wrong_description_names_file_and_key(tmp_path, description, message):

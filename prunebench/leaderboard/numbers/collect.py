@@ -213,7 +213,7 @@ def _cell(record: Record) -> dict[str, object]:
             entry.same_corpus or (entry.share or 0) >= LEAK_SHARE
             for entry in (leak.sets if leak else {}).values()
         ),
-        "native": bool(sparsity and sparsity.native) or cell.params.get("native") is True,
+        "native": bool(sparsity and sparsity.native),
         "off_target": sparsity is not None and sparsity.within_tolerance is False,
         "unverified": verify is not None and not verify.passed,
         "shared_device": profile is not None

@@ -88,13 +88,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class Paper:
-    """One `paper.yaml`; `defaults` are the parameters of each method that it has numbers of."""
+    """One `paper.yaml`, and what its methods' plugins say.
+
+    defaults       parameters of each method that it has numbers of
+    sets_sparsity  those of them that set the sparsity, which is compared by itself
+    """
 
     title: str
     arxiv: str
     published: tuple[Published, ...]
     claims: tuple[Claim, ...]
     defaults: Mapping[str, JsonMap]
+    sets_sparsity: Mapping[str, tuple[str, ...]]
 
 
 def read_papers(plugins: Mapping[str, Plugin]) -> tuple[Paper, ...]:
@@ -118,6 +123,7 @@ def read_paper(path: Path, plugins: Mapping[str, Plugin]) -> Paper:
         published=published,
         claims=tuple(_claim(entry) for entry in raw.get("claims", ())),
         defaults={name: plugins[name].params({}, where=name) for name in sorted(methods)},
+        sets_sparsity={name: plugins[name].sets_sparsity for name in sorted(methods)},
     )
 
 

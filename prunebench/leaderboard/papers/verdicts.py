@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.numbers.rows import Stats, StatsOf, TableRow, stats_of
-from prunebench.untyped import JsonMap
+from prunebench.untyped import Json, JsonMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,6 @@ TOLERANCES: dict[str, tuple[str, Callable[[float], float]]] = {
     "task": ("2 points", lambda value: 2.0),
     "parameters": ("0.5 %", lambda value: 0.005 * value),
 }
-OWN_SETTING = ("native", "ratio")  # parameters that set the sparsity, which is compared by itself
 SCALES = {"k": 1e3, "m": 1e6}
 
 
@@ -92,7 +91,7 @@ def judge(
     found: list[Verdict] = []
     for paper in papers:
         for number in paper.published:
-            found += _verdicts(number, rows, stats, collected, paper.defaults)
+            found += _verdicts(number, rows, stats, collected, _expected(number, paper))
     return tuple(found)
 
 
@@ -116,10 +115,10 @@ def _verdicts(
     rows: Sequence[_Row],
     stats: StatsOf,
     collected: Collected,
-    defaults: Mapping[str, JsonMap],
+    wanted: JsonMap,
 ) -> list[Verdict]:
     left, reason = list(rows), "no cell has results"
-    for keep, why in _conditions(number, defaults):
+    for keep, why in _conditions(number, wanted):
         kept = [row for row in left if keep(row)]
         if not kept and left:
             reason = why(left)
@@ -142,16 +141,18 @@ def _verdicts(
 Condition = tuple[Callable[[_Row], bool], Callable[[list[_Row]], str]]
 
 
-def _conditions(number: Published, defaults: Mapping[str, JsonMap]) -> Iterable[Condition]:
+def _expected(number: Published, paper: Paper) -> Json:
+    """Parameters that a row must have; those that set the sparsity are compared by what came."""
+    ignored = paper.sets_sparsity.get(number.method, ())
+    defaults = paper.defaults.get(number.method, {})
+    return {**{k: v for k, v in defaults.items() if k not in ignored}, **number.params}
+
+
+def _conditions(number: Published, wanted: JsonMap) -> Iterable[Condition]:
     """What must agree, in this order, and what to say of the rows left when it does not."""
-    wanted = {**defaults.get(number.method, {}), **number.params}
 
     def same_params(row: _Row) -> bool:
-        return all(
-            row.params.get(key) == value
-            for key, value in wanted.items()
-            if key not in OWN_SETTING or key in number.params
-        )
+        return all(row.params.get(key) == value for key, value in wanted.items())
 
     yield (
         lambda row: number.model in row.names,
@@ -194,7 +195,7 @@ def _told_params(wanted: JsonMap, rows: list[_Row]) -> str:
         key: row.params.get(key)
         for row in rows[:1]
         for key, value in wanted.items()
-        if row.params.get(key) != value and key not in OWN_SETTING
+        if row.params.get(key) != value
     }
     texts = (f"{key} {wanted[key]!r} in the paper, {v!r} here" for key, v in differing.items())
     return ", ".join(texts)

@@ -1,0 +1,61 @@
+"""Every campaign file is planned: a dry run lists its jobs, with stand-ins for models and data."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPOSITORY, make_tiny
+
+from prunebench.campaign import config
+from prunebench.models import folders
+from prunebench.text.source import CORPORA, INSTRUCTIONS, SPLITS
+
+FILES = sorted(f for f in (REPOSITORY / "config").glob("*.yaml") if f.stem != "pretrain")
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory, tokenizer: object) -> dict[str, str]:
+    """The two variables that name folders: a tiny model under every name, a line of every text."""
+    models, data = (tmp_path_factory.mktemp(name) for name in ("models", "data"))
+    for file in FILES:
+        for entry in yaml.safe_load(file.read_text())["models"]:
+            if entry["kind"] == "local" and not (models / entry["path"]).exists():
+                folders.save(make_tiny(), tokenizer, models / entry["path"], uniform=True)
+    texts = [c.file.format(split=split) for c in CORPORA.values() for split in SPLITS]
+    for name in {*texts, *(file for file, _ in INSTRUCTIONS.values())}:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text("stands in\n")
+    return {config.MODELS_VARIABLE: str(models), "PRUNEBENCH_DATA": str(data)}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_dry_run_lists_every_job(
+    file: Path, stand_ins: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--dry-run", "--directory", str(tmp_path), "--configfile", str(file)]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [*command, "--cores", "1"],
+        cwd=REPOSITORY,
+        env={**os.environ, **stand_ins, "PATH": path, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = done.stdout.split("Job stats:")[1].split("total")[0]
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+    for name, value in stand_ins.items():
+        monkeypatch.setenv(name, value)
+    campaign = config.load_campaign(file)
+    cells = campaign.cells
+    assert jobs["evaluate"] == len(cells)
+    assert jobs["prune"] == len({campaign.pruned(cell) for cell in cells})
+    assert jobs.get("recover", 0) == sum(campaign.rows[c.label].recovery for c in cells)
+    assert not list(tmp_path.glob("results/*/cells"))
