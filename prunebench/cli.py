@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="list methods and baselines")
     command.set_defaults(run=_list)
 
-    command = commands.add_parser("claims", help="measure published efficiency claims on one GPU")
+    command = commands.add_parser("claims", help="run a campaign in one process")
     command.add_argument("--out", required=True, type=Path, help="folder; goes on where it was")
     command.add_argument("--config", type=Path, default=CLAIMS, help="default: %(default)s")
     command.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if there is one")
@@ -123,6 +123,7 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         ("recover", 1, "tune one pruned cell with LoRA"),
         ("evaluate", 1, "measure perplexity and accuracy of one cell"),
         ("profile", "+", "measure size, latency and memory of one row"),
+        ("step", "*", "measure one step of a method by itself"),
     ):
         command = commands.add_parser(kind, help=f"job: {text}")
         command.add_argument("inputs", nargs=inputs, type=Path, help="results of earlier jobs")
@@ -238,10 +239,10 @@ def _claims(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     import torch
 
-    from prunebench.claims import run
+    from prunebench.one_process import run
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    print(run(options.config, options.out, device=device).read_text(encoding="utf-8"))
+    print(run(options.config, options.out, device=device))
 
 
 def _leaderboard(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The floors of docs/architecture.md: imports go down, there is no circle, every package is named."""
+"""The floors of docs/architecture.md: imports go down, no circle, every package is named."""
 
 from __future__ import annotations
 

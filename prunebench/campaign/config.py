@@ -13,7 +13,6 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.parts import (
     Calibration,
     CampaignFile,
-    ClaimEntry,
     ModelEntry,
     Part,
     Profile,
@@ -92,7 +91,7 @@ class Campaign:
     reference: str | None = None
     plugin_folders: tuple[str, ...] = ()
     steps: Steps | None = None
-    claims: tuple[ClaimEntry, ...] = ()
+    papers: tuple[str, ...] = ()
     folder: Path | None = None
 
     @property
@@ -110,6 +109,12 @@ class Campaign:
             for sparsity in ((0.0,) if self._reference(row) else row.sparsities or self.sparsities)
             for seed in self._seeds(row)
         ]
+
+    @property
+    def step_cells(self) -> list[Cell]:
+        """A cell for each model and each single step; nothing of the model is removed there."""
+        rows = self.steps.rows if self.steps else ()
+        return [Cell(model, row.label, 0.0, self.seeds[0]) for model in self.models for row in rows]
 
     @property
     def dense(self) -> Row:
@@ -176,7 +181,7 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
         reference=given.reference,
         plugin_folders=given.plugins,
         steps=given.steps,
-        claims=given.claims,
+        papers=given.papers,
     )
     _check_names(campaign)
     if check_files:
@@ -249,6 +254,15 @@ def _check_names(campaign: Campaign) -> None:
     if campaign.reference is not None and campaign.reference not in campaign.rows:
         where = f"{campaign.file}: reference"
         raise Invalid(unknown(where, campaign.reference, campaign.rows))
+    for i, row in enumerate(campaign.steps.rows if campaign.steps else ()):
+        where = f"{campaign.file}: steps.rows[{i}]"
+        if row.method not in campaign.plugins:
+            raise Invalid(f"{where}.method: unknown method {row.method!r}")
+        if row.label in campaign.rows:
+            raise Invalid(f"{where}.label: {row.label!r} is already taken")
+    for i, name in enumerate(campaign.papers):
+        if name not in campaign.plugins:
+            raise Invalid(unknown(f"{campaign.file}: papers[{i}]", name, campaign.plugins))
     if campaign.zeroshot is not None:
         from prunebench.evaluation.zeroshot import load_suite
 

@@ -246,7 +246,7 @@ class Resources(Part):
 class StepRow(Part):
     """One pruning step that is measured by itself."""
 
-    label: Name = Field(description="Name of the step in claims.")
+    label: Name = Field(description="Name of the step's row.")
     method: Text = Field(description="A plugin that has a step.py.")
     params: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options of its make_step."
@@ -256,37 +256,12 @@ class StepRow(Part):
 
 
 class Steps(Part):
-    """prunebench claims: single pruning steps to be measured for memory and throughput."""
+    """Single pruning steps that are measured by themselves, for memory and throughput."""
 
     micro_batches: Count = Field(description="Sequences in a step.")
     length: Length = Field(description="Tokens of a sequence.")
     rounds: Count = Field(description="Timed steps.")
     rows: Annotated[tuple[StepRow, ...], Listed, Field(min_length=1)]
-
-
-class ClaimEntry(Part):
-    """prunebench claims: a published figure, and where in this campaign's results theirs is."""
-
-    claim: Text = Field(description="What is claimed in a few words.")
-    source: Text = Field(description="Paper and table or section.")
-    published: Number | None = Field(description="The published figure; null where there is none.")
-    figure: Literal[
-        "memory_ratio",
-        "throughput_ratio",
-        "prefill_speedup",
-        "prefill_share",
-        "decode_speedup",
-        "decode_share",
-    ] = Field(  # fmt: skip
-        description="Of steps: of / to. Of a row at a sparsity and point: over dense, or its share "
-        "of the limit."
-    )
-    of: Text = Field(description="Label of a step or of a row.")
-    to: Text | None = Field(None, description="Label of the step that it is compared with.")
-    sparsity: Number | None = Field(None, description="Of the row.")
-    point: Text | None = Field(None, description="Name of the point, such as b8-p128-n0.")
-    at_least: Number | None = Field(None, description="The figure that would confirm the claim.")
-    at_most: Number | None = Field(None, description="The figure that would confirm the claim.")
 
 
 class CampaignFile(Part):
@@ -327,4 +302,6 @@ class CampaignFile(Part):
         None, description="Label of the row with which differences are also computed."
     )
     steps: Steps | None = None
-    claims: Annotated[tuple[ClaimEntry, ...], Listed] = ()
+    papers: Annotated[tuple[Text, ...], Listed] = Field(
+        (), description="Plugins whose papers are judged too, beside those of the rows."
+    )

@@ -38,6 +38,11 @@ class CellPaths:
         return self.folder / "evaluate.json"
 
     @property
+    def step(self) -> Path:
+        """Result of the job that measures a single step."""
+        return self.folder / "step.json"
+
+    @property
     def record(self) -> Path:
         """Everything that is known of the cell."""
         return self.folder / "record.json"
@@ -114,20 +119,12 @@ class CampaignFolder:
         """The profile of a row: its sparsities and the dense model, measured in turns."""
         return self.root / "profiles" / model / f"{label}.json"
 
-    def step(self, label: str) -> Path:
-        """A pruning step that was measured by itself."""
-        return self.root / "steps" / f"{label}.json"
-
     def view(self, name: str) -> Path:
         """One of VIEWS, or `plots`."""
         return self.root / name
 
-    def measurements(self) -> list[Path]:
-        """Results of what is timed: steps and profiles."""
-        return [*self.root.glob("steps/*.json"), *self.root.glob("profiles/*/*.json")]
-
     def job_results(self) -> list[Path]:
         """Every job's result that is there."""
-        names = ("prune", "recover", "evaluate")
+        names = ("prune", "recover", "evaluate", "step")
         found = [path for name in names for path in self.root.glob(f"cells/*/*/*/*/{name}.json")]
         return sorted([*found, *self.root.glob("profiles/*/*.json")])

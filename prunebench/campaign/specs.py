@@ -46,6 +46,7 @@ class CellFacts(Part):
     seed: int
     recovery: bool
     matched: str | None = None
+    step: bool = False
 
     @property
     def cell(self) -> Cell:
@@ -94,6 +95,18 @@ class ProfileSpec(Part):
 
     model: Model
     profile: Profile
+
+
+class StepSpec(Part):
+    """Input of a job that measures one step of a method; `length`: tokens of a sequence."""
+
+    cell: CellFacts
+    model: Model
+    micro_batches: int
+    length: int
+    rounds: int
+    plugins: tuple[str, ...] = ()
+    plugin_sha256: str
 
 
 class LeakSpec(Part):
@@ -154,6 +167,38 @@ def profile_spec(campaign: Campaign, model: str) -> ProfileSpec:
     """For a profiling job."""
     assert campaign.profile is not None  # no row is profiled without
     return ProfileSpec(model=_model(campaign, model), profile=campaign.profile)
+
+
+def step_spec(campaign: Campaign, cell: Cell) -> StepSpec:
+    """For a job that measures a single step."""
+    assert campaign.steps is not None  # no step is measured without
+    entry = next(row for row in campaign.steps.rows if row.label == cell.label)
+    return StepSpec(
+        cell=step_facts(campaign, cell),
+        model=_model(campaign, cell.model),
+        micro_batches=entry.micro_batches or campaign.steps.micro_batches,
+        length=entry.length or campaign.steps.length,
+        rounds=campaign.steps.rounds,
+        plugins=campaign.plugin_folders,
+        plugin_sha256=campaign.plugins[entry.method].digest(),
+    )
+
+
+def step_facts(campaign: Campaign, cell: Cell) -> CellFacts:
+    """The identity of a single step's cell, as its record has it."""
+    assert campaign.steps is not None  # no step is measured without
+    entry = next(row for row in campaign.steps.rows if row.label == cell.label)
+    return CellFacts(
+        campaign=campaign.name,
+        model=cell.model,
+        label=cell.label,
+        method=entry.method,
+        params=dict(entry.params),
+        sparsity=cell.sparsity,
+        seed=cell.seed,
+        recovery=False,
+        step=True,
+    )
 
 
 def leak_spec(campaign: Campaign) -> LeakSpec:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from prunebench.record.measured import CostPart, Perplexity, ProfilePart, ZeroshotPart
+from prunebench.record.measured import CostPart, MaybeStep, Perplexity, ProfilePart, ZeroshotPart
 from prunebench.record.parts import (
     EITHER,
     Amount,
@@ -47,6 +47,7 @@ class CellOf(Closed):
     )
     seed: int = Field(description="Seed of the cell.")
     recovery: bool = Field(description="Whether the suite tunes the model after pruning.")
+    step: bool = Field(False, description="Whether one step of the method is all it measures.")
     matched: str | None = Field(
         None, description="Row whose numbers of kept units this one takes; null: none."
     )
@@ -245,6 +246,7 @@ class Record(Closed):
         Annotated[Annotated[CostPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
         | None
     ) = Field(None, description="What it cost to make the model.")
+    step: MaybeStep = Field(None, description="One step of a method, measured by itself.")
     leak: (
         Annotated[Annotated[Leak, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
     ) = Field(None, description="Overlap of calibration and tuning text with evaluation text.")

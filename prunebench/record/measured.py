@@ -209,6 +209,34 @@ class ProfilePart(RecordPart):
     points: list[PointPart] = Field(description="One entry per named point.")
 
 
+class StepPart(RecordPart):
+    """One step of a method, measured by itself."""
+
+    status: Literal["ok"] = Field(description="ok when it was measured.")
+    micro_batches: Size = Field(description="Sequences in a step.")
+    length: Size = Field(description="Tokens of a sequence.")
+    tokens: Size = Field(description="Tokens of a step.")
+    device: str = Field(description="The device and its threads.")
+    attention: str | None = Field(None, description="Attention implementation of the model.")
+    dtype: str | None = Field(None, description="Type of its weights.")
+    step_ms: Quartiles = Field(description="Time of a step.")
+    tokens_per_s: Amount = Field(description="Tokens over the median time.")
+    macs: Annotated[int | float, Field(ge=0)] | None = Field(
+        description="Multiply-accumulates of a step."
+    )
+    held_mib: Amount = Field(description="Memory of what lies there between steps.")
+    floor_mib: Amount = Field(description="The least that a step must keep at once.")
+    peak_allocated_mib: Amount = Field(description="Peak memory of a step.")
+    peak_reserved_mib: Amount | None = Field(
+        None, description="The same, with what the allocator held in reserve."
+    )
+
+
+MaybeStep = (
+    Annotated[Annotated[StepPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None
+)
+
+
 class JobCost(RecordPart):
     """What one job used."""
 

@@ -39,8 +39,11 @@ def write_record(
 
     Results that do not make a valid record (a plugin's odd numbers, say) make a failed one.
     """
-    path = out.cell(facts.cell).record
     record = assemble(out, facts, partners, profiled=profiled)
+    return _written(out.cell(facts.cell).record, record)
+
+
+def _written(path: Path, record: Json) -> Path:
     try:
         write(path, record)
     except Invalid as error:
@@ -94,6 +97,25 @@ def assemble(
         "method_notes": pruned.get("method_notes"),
         "provenance": _provenance(pruned, final, evaluated),
     }
+
+
+def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
+    """Put the record of a single step together; its other parts were not asked for."""
+    own = out.cell(facts.cell)
+    job = read_result(own.step)
+    left_out = {"status": "skipped", "reason": "a single step was measured"}
+    kept = facts.sparsity
+    record = {
+        "status": job["status"],
+        "reason": job["reason"],
+        "cell": (job.get("spec") or {}).get("cell") or facts.model_dump(),
+        "provenance": job.get("provenance") or provenance(),
+    }
+    if job["status"] == "ok":
+        parts = ("verify", "export", "perplexity", "zeroshot", "profile", "cost")
+        record |= {"model": job["model"], "sparsity": {"target": kept, "achieved": kept}}
+        record |= {"step": job["step"], **dict.fromkeys(parts, left_out)}
+    return _written(own.record, record)
 
 
 def read_result(path: Path) -> Json:

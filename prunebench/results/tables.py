@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from prunebench.campaign.config import Campaign, Cell, build
 from prunebench.campaign.paths import CampaignFolder, CellPaths
-from prunebench.campaign.specs import cell_facts, dense_cell
+from prunebench.campaign.specs import cell_facts, dense_cell, step_facts
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
 from prunebench.leaderboard.papers.published import read_papers
-from prunebench.results.assemble import read_result, write_record
+from prunebench.results.assemble import read_result, write_record, write_step_record
 from prunebench.whole import write_json
 
 if TYPE_CHECKING:
@@ -29,11 +29,20 @@ def make_tables(folder: Path) -> None:
     A record whose jobs' files are not there (of a run that was handed on without them) stays.
     """
     campaign = read_campaign(folder)
+    make_records(campaign, missing=True)
+    _build(campaign, record_paths(folder))
+
+
+def make_records(campaign: Campaign, *, missing: bool = False) -> None:
+    """Write the records of all cells whose jobs have run; `missing`: failed ones of the others."""
     for cell in campaign.cells:
         own = campaign.out.cell(cell)
-        if own.evaluate.is_file() or not own.record.is_file():
+        if own.evaluate.is_file() or (missing and not own.record.is_file()):
             record_cell(campaign, cell)
-    _build(campaign, record_paths(folder))
+    for cell in campaign.step_cells:
+        own = campaign.out.cell(cell)
+        if own.step.is_file() or (missing and not own.record.is_file()):
+            write_step_record(campaign.out, step_facts(campaign, cell))
 
 
 def record_cell(campaign: Campaign, cell: Cell) -> Path:
@@ -83,10 +92,15 @@ def _build(campaign: Campaign, paths: list[Path]) -> Report:
         folder,
         title=campaign.name,
         reference=campaign.reference,
-        papers=read_papers(
-            {row.method: campaign.plugins[row.method] for row in campaign.rows.values()}
-        ),
+        papers=read_papers({name: campaign.plugins[name] for name in _judged(campaign)}),
     )
+
+
+def _judged(campaign: Campaign) -> set[str]:
+    """Plugins whose papers are judged: those of all rows, and what the campaign names."""
+    rows = {row.method for row in campaign.rows.values()}
+    steps = {row.method for row in campaign.steps.rows} if campaign.steps else set()
+    return rows | steps | set(campaign.papers)
 
 
 def failures(folder: Path) -> list[str]:
@@ -125,7 +139,8 @@ def read_campaign(folder: Path) -> Campaign:
 def record_paths(folder: Path) -> list[Path]:
     """The records of the campaign's cells (not those of cells that it no longer has)."""
     campaign = read_campaign(folder)
-    return [campaign.out.cell(cell).record for cell in campaign.cells]
+    cells = [*campaign.cells, *campaign.step_cells]
+    return [campaign.out.cell(cell).record for cell in cells]
 
 
 def partners(campaign: Campaign, cell: Cell) -> dict[str, CellPaths]:

@@ -66,7 +66,25 @@ rule evaluate:
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
-# On a CPU the job takes all cores, on a GPU the GPU: nothing else runs beside what is timed.
+# On a CPU these jobs take all cores, on a GPU the GPU: nothing else runs beside what is timed.
+rule step:
+    output:
+        CELL.step,
+    log:
+        CELL.log("step"),
+    threads: alone_on_its_device
+    resources:
+        gpu=1 if GPUS else 0,
+        mem_mb=MEM_MB,
+        device=DEVICE,
+        timeout_s=TIMEOUT_S,
+    params:
+        spec=lambda wildcards: specs.step_spec(campaign, cell_of(wildcards)).model_dump_json(),
+    shell:
+        "prunebench step --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+
+
 rule profile:
     input:
         profiled,

@@ -57,6 +57,10 @@ def evaluations():
     return [OUT.cell(cell).evaluate for cell in campaign.cells]
 
 
+def steps():
+    return [OUT.cell(cell).step for cell in campaign.step_cells]
+
+
 def profiles():
     if campaign.profile is None:
         return []

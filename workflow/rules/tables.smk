@@ -21,6 +21,7 @@ rule leaderboard:
         OUT.leak,
         evaluations(),
         profiles(),
+        steps(),
     output:
         report(
             OUT.view("index.html"),

@@ -188,7 +188,7 @@ def _column_order(quantity: Quantity) -> tuple[str, int, int, Quantity]:
 
 CELL_COLUMNS = [
     *ROW_KEY,
-    *("matched", "seed", "status", "reason", "device"),
+    *("matched", "step", "seed", "status", "reason", "device"),
     *("achieved", "logit_difference", "loadable_by"),
     *MARKS,
 ]
@@ -202,6 +202,7 @@ def _cell(record: Record) -> dict[str, object]:
         **{key: getattr(cell, key) for key in ROW_KEY if key != "params"},
         "params": json.dumps(cell.params, sort_keys=True),
         "matched": cell.matched or "",
+        "step": cell.step,
         "seed": cell.seed,
         "status": record.status,
         "reason": record.reason or "",
@@ -270,7 +271,7 @@ def _reversed(text: str) -> tuple[int, ...]:
 def _rows(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per group of seeds: its key, its name, counts, marks, and whether it is ranked."""
     groups = cells.groupby("row", sort=True)
-    rows = groups[[*ROW_KEY, "matched"]].first()
+    rows = groups[[*ROW_KEY, "matched", "step"]].first()
     for status in ("ok", "failed", "skipped"):
         rows[status] = (cells["status"] == status).groupby(cells["row"]).sum()
     measured = cells[cells["status"] == "ok"]

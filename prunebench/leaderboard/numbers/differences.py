@@ -110,7 +110,7 @@ def _use_pairs(found: Arrays, summary: pd.DataFrame, prefix: str) -> None:
 
 def _dense_rows(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
     """The unpruned row of each model: nothing pruned, nothing tuned."""
-    unpruned = rows[(rows["sparsity"] == 0) & (rows["ok"] > 0)].reset_index()
+    unpruned = rows[(rows["sparsity"] == 0) & (rows["ok"] > 0) & ~rows["step"]].reset_index()
     unpruned = unpruned.sort_values(["recovery", "row"])
     first = unpruned.groupby(["campaign", "model"], sort=True)["row"].first()
     return cast("dict[tuple[str, str], int]", first.to_dict())

@@ -17,12 +17,14 @@ from prunebench.record.measured import (
     PointPart,
     ProfilePart,
     Quartiles,
+    StepPart,
     TaskPart,
     ZeroshotPart,
 )
 from prunebench.record.parts import Lost, there
 
 Z95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
+FEWEST_REPEATS = 4  # quartiles of fewer say nothing of an error
 MEDIAN_ERROR = 0.929  # standard error of a median over IQR / sqrt(n), for normal noise
 
 
@@ -70,6 +72,12 @@ KINDS: dict[str, Kind] = {
         ("energy_j", "J"),
     )
 }
+KINDS |= {
+    "step_tokens_per_s": Kind("tokens/s", "higher"),
+    "step_peak_mib": Kind("MiB", "lower"),
+    "step_floor_mib": Kind("MiB"),
+    "step_macs_per_token": Kind("count"),
+}
 QUALITY = ("perplexity", "zeroshot")
 
 
@@ -103,6 +111,9 @@ class Measurement:
 
 def measurements(record: Record) -> Iterator[Measurement]:
     """Every number of a record that a table may show; missing parts give none."""
+    if step := there(record.step):
+        yield from _step(step)
+        return
     yield from _perplexities(record)
     if zeroshot := there(record.zeroshot):
         yield from _zeroshot(zeroshot, evaluation_device(record))
@@ -260,9 +271,26 @@ def _at(point: PointPart, device: str) -> Iterator[Measurement]:
 
 
 def _timing_error(timing: Quartiles) -> float | None:
-    if timing.q25 is None or timing.q75 is None or not timing.n:
+    if timing.q25 is None or timing.q75 is None or (timing.n or 0) < FEWEST_REPEATS:
         return None
     return MEDIAN_ERROR * (timing.q75 - timing.q25) / math.sqrt(timing.n)
+
+
+def _step(step: StepPart) -> Iterator[Measurement]:
+    details = _details(micro_batches=step.micro_batches, length=step.length)
+
+    def quantity(kind: str) -> Quantity:
+        return Quantity(kind, f"{step.micro_batches} x {step.length}", details, step.device)
+
+    error = _timing_error(step.step_ms)
+    if error is not None:  # d (n / t) = n / t * dt / t
+        error *= step.tokens_per_s / step.step_ms.median
+    yield Measurement(quantity("step_tokens_per_s"), step.tokens_per_s, error)
+    # what the allocator counted has no error
+    yield Measurement(quantity("step_peak_mib"), step.peak_allocated_mib, 0.0)
+    yield Measurement(quantity("step_floor_mib"), step.floor_mib, 0.0)
+    if step.macs:
+        yield Measurement(quantity("step_macs_per_token"), step.macs / step.tokens, 0.0)
 
 
 def _cost(cost: CostPart, device: str) -> Iterator[Measurement]:

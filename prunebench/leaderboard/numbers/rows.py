@@ -17,6 +17,7 @@ class TableRow:
     """Cells that differ in their seed alone. `index`: its position in `Collected.rows`.
 
     params            of the method, as JSON
+    step              whether single steps are all that was measured
     ok, ...           number of cells that ended so
     achieved          mean share of all parameters that is gone; NaN where no cell is ok
     logit_difference  largest over the cells; NaN where none was verified
@@ -34,6 +35,7 @@ class TableRow:
     recovery: bool
     sparsity: float
     matched: str
+    step: bool
     ok: int
     failed: int
     skipped: int

@@ -8,8 +8,9 @@ as a multiple of the claimed one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
@@ -34,6 +35,7 @@ class Judged:
     value, low, high  row - against with its 95 % interval, in the claim's unit
     ratio             row / against
     share             measured effect over claimed effect
+    limit             the best that a ratio could be here, where that is known
     """
 
     arxiv: str
@@ -51,6 +53,7 @@ class Judged:
     high: float | None = None
     ratio: float | None = None
     share: float | None = None
+    limit: float | None = None
 
 
 def judge_claims(
@@ -70,37 +73,40 @@ def judge_claims(
 
 
 def _on_all(
-    arxiv: str,
-    claim: Claim,
-    rule: Rule,
-    collected: Collected,
-    by_row: StatsOf,
+    arxiv: str, claim: Claim, rule: Rule, collected: Collected, by_row: StatsOf
 ) -> list[Judged]:
-    mine = [row for row in collected.table if _fits(row, rule.row)]
-    others = [row for row in collected.table if _fits(row, rule.against)]
+    mine = [row for row in collected.table if _fits(row, rule.row, rule)]
+    others = [row for row in collected.table if rule.against and _fits(row, rule.against, rule)]
+    pairs = [
+        (row, other)
+        for row in mine
+        for other in (others if rule.against else [None])
+        if other is None or (row.campaign, row.model) == (other.campaign, other.model)
+    ]
     found = [
         _judged(arxiv, claim, rule, row, other, collected, quantity, by_row)
-        for row in mine
-        for other in others
-        if (row.campaign, row.model) == (other.campaign, other.model)
+        for row, other in pairs
         for quantity in by_row.get(row.index, {})
-        if quantity in by_row.get(other.index, {})
-        and collected.quantities[quantity].kind == rule.kind
+        if other is None or quantity in by_row.get(other.index, {})
+        if collected.quantities[quantity].kind == rule.kind
         and rule.name in (None, collected.quantities[quantity].name)
     ]
     if found:
         return found
-    absent = [side for side, those in ((rule.row, mine), (rule.against, others)) if not those]
-    reason = f"{rule.kind} {rule.name or ''} was not measured on both rows"
+    sides = [(rule.row, mine), *([(rule.against, others)] if rule.against else [])]
+    absent = [side for side, those in sides if not those]
+    wanted = f"{rule.kind} {rule.name or ''}".strip()
+    reason = f"{wanted} was not measured" + " on both rows" * (rule.against is not None)
     if absent:
         reason = f"no row of {_words(absent[0])}"
     return [Judged(arxiv, claim, _plain(claim, NOT_COMPARABLE), reason, rule)]
 
 
-def _fits(row: TableRow, side: ClaimSide) -> bool:
+def _fits(row: TableRow, side: ClaimSide, rule: Rule) -> bool:
     params = json.loads(row.params)
     return (
         row.ok > 0
+        and row.step == rule.kind.startswith("step_")
         and not row.matched
         and row.method == side.method
         and abs(row.sparsity - side.sparsity) < 1e-9
@@ -115,37 +121,81 @@ def _judged(
     claim: Claim,
     rule: Rule,
     row: TableRow,
-    other: TableRow,
+    other: TableRow | None,
     collected: Collected,
     quantity: int,
     by_row: StatsOf,
 ) -> Judged:
-    mine, its = by_row[row.index][quantity], by_row[other.index][quantity]
-    found = gap(mine, its)
+    mine = by_row[row.index][quantity]
+    claimed = rule.value if rule.form == "difference" else rule.value - 1.0
+    if other is None:  # a ratio already: no effect is 1
+        found, ratio = Gap(mine.mean - 1, mine.low - 1, mine.high - 1, mine.interval), mine.mean
+    else:
+        its = by_row[other.index][quantity]
+        found, ratio = gap(mine, its), mine.mean / its.mean if its.mean else math.nan
     scale = POINTS if KINDS[rule.kind].unit == "fraction" else 1.0
-    ratio = mine.mean / its.mean if its.mean else None
-    claimed = rule.value
-    measured: float | None = found.value * scale
-    if rule.form == "ratio":
-        claimed, measured = rule.value - 1.0, None if ratio is None else ratio - 1.0
+    measured = found.value * scale if rule.form == "difference" else ratio - 1.0
     verdict, reason = _direction(claimed, found)
+    limit = _limit(rule, row, other, collected.quantities, quantity, by_row)
     return Judged(
         arxiv,
         claim,
         _plain(claim, verdict),
-        reason,
+        "; ".join(filter(None, (reason, _beyond(rule, limit)))),
         rule,
         campaign=row.campaign,
         model=row.model,
         row=row.name,
-        against=other.name,
+        against=other.name if other else "",
         quantity=collected.quantities[quantity],
         value=found.value * scale,
         low=found.low * scale,
         high=found.high * scale,
-        ratio=ratio,
-        share=None if measured is None else measured / claimed,
+        ratio=None if math.isnan(ratio) else ratio,
+        share=None if math.isnan(measured) else measured / claimed,
+        limit=limit,
     )
+
+
+LIMITS = {  # the quantity that bounds another: of the row alone, or of the same two rows
+    "prefill_speedup": "prefill_limit",
+    "decode_speedup": "decode_limit",
+    "step_peak_mib": "step_floor_mib",
+    "step_tokens_per_s": "step_macs_per_token",
+}
+
+
+def _limit(
+    rule: Rule,
+    row: TableRow,
+    other: TableRow | None,
+    quantities: Sequence[Quantity],
+    quantity: int,
+    by_row: StatsOf,
+) -> float | None:
+    """The best that the ratio could be: of MACs or bytes read, of what must be kept."""
+    here = quantities[quantity]
+    wanted = replace(here, kind=LIMITS.get(rule.kind, ""))
+    if wanted not in quantities:
+        return None
+    place = quantities.index(wanted)
+    bounds = [by_row[r.index].get(place) for r in (row, other) if r is not None]
+    values = [bound.mean for bound in bounds if bound is not None]
+    if len(values) < len(bounds):
+        return None
+    if len(values) == 1:
+        return values[0]
+    inverse = rule.kind == "step_tokens_per_s"  # fewer MACs, more tokens
+    return values[1] / values[0] if inverse else values[0] / values[1]
+
+
+def _beyond(rule: Rule, limit: float | None) -> str:
+    if limit is None:
+        return ""
+    better = KINDS[rule.kind].better
+    beyond = rule.value < limit if better == "lower" else rule.value > limit
+    text = f"no more than {limit:.3f} x is possible here"
+    return f"{text}, less than claimed" if beyond else text
 
 
 def _direction(claimed: float, found: Gap) -> tuple[str, str]:

@@ -274,7 +274,7 @@ def _rows(collected: Collected) -> list[_Row]:
     return [
         _row(key, collected.records[first[key.index]])
         for key in collected.table
-        if key.index in first
+        if key.index in first and not key.step
     ]
 
 

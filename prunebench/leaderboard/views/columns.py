@@ -46,6 +46,10 @@ TITLES = {
     "recover_forward_tokens": "Recover tokens",
     "recover_peak_device_mib": "Recover peak device MiB",
     "recover_energy_j": "Recover energy J",
+    "step_tokens_per_s": "Tokens/s",
+    "step_peak_mib": "Peak MiB",
+    "step_floor_mib": "Floor MiB",
+    "step_macs_per_token": "MACs/token",
 }
 # What may tell two columns of the same short title apart, most telling first.
 TELLING = (
@@ -182,6 +186,11 @@ def speed(unit: str) -> Callable[[Stats], str]:
     if unit == "ratio":
         return lambda stats: formats.interval(stats.mean, stats.low, stats.high, unit, sign=False)
     return spread_and_error(unit) if unit == "ms" else plain(unit)
+
+
+def step(unit: str) -> Callable[[Stats], str]:
+    """Throughput with its error within the run; what was counted alone."""
+    return spread_and_error(unit) if unit == "tokens/s" else plain(unit)
 
 
 def difference(unit: str) -> Callable[[Stats], str]:

@@ -76,7 +76,8 @@ def make_fronts(collected: Collected, summary: pd.DataFrame) -> tuple[Front, ...
 
 
 def _front(collected: Collected, by_row: StatsOf, campaign: str, model: str) -> Front:
-    rows = [row for row in collected.table if (row.campaign, row.model) == (campaign, model)]
+    here = (campaign, model, False)
+    rows = [row for row in collected.table if (row.campaign, row.model, row.step) == here]
     present = sorted({i for row in rows for i in by_row.get(row.index, {})})
     known = {i: collected.quantities[i] for i in present}
     axes = _axes({i: q for i, q in known.items() if q.kind in QUALITY or q.kind in COSTS})

@@ -152,7 +152,7 @@ def _claim_line(judged: Judged) -> Json:
         "quantity": _quantity_text(quantity) if quantity else rule and _wanted(rule),
         "form": rule and rule.form,
         "paper_value": rule and rule.value,
-        "measured": judged.ratio if rule and rule.form == "ratio" else judged.value,
+        "measured": judged.ratio if rule and rule.form != "difference" else judged.value,
         "difference": judged.value,
         "difference_low": judged.low,
         "difference_high": judged.high,
@@ -196,11 +196,14 @@ def _claim_row(judged: Judged) -> list[str]:
         show = _in_paper_units(KINDS[rule.kind].unit)
         low, high = (math.nan if end is None else end for end in (judged.low, judged.high))
         measured = _difference(judged.value or 0.0, low, high, show)
-        if rule.form == "ratio" and judged.ratio is not None:
+        if rule.form == "value" and judged.ratio is not None:
+            text = formats.interval(judged.ratio, 1 + low, 1 + high, "ratio", sign=False)
+            measured = f"{text} ×"
+        elif rule.form == "ratio" and judged.ratio is not None:
             measured = f"{judged.ratio:.2f} ×; {measured}"
         size = formats.MISSING if judged.share is None else f"{judged.share:.2f}"
         quantity = _quantity_text(judged.quantity)
-    rows = f"{judged.row} against {judged.against}" if judged.row else ""
+    rows = judged.row + (f" against {judged.against}" if judged.against else "")
     source = f" ({judged.claim.source})" if judged.claim.source else ""
     return [
         judged.verdict,
@@ -221,7 +224,7 @@ def _quantity_text(quantity: Plain) -> str:
     return titles([quantity])[0] + (f" at {quantity.name}" if quantity.kind in SPEED else "")
 
 
-SPEED = ("prefill_ms", "decode_ms_per_token", "peak_allocated_mib")
+SPEED = ("prefill_speedup", "decode_speedup", "peak_allocated_mib")
 
 
 def _wanted(rule: Plain) -> str:

@@ -51,14 +51,15 @@ def make_sections(
     made = []
     for campaign, model in keys:
         body = make_lines(collected, summary, campaign=campaign, model=model)
-        measured = sorted({i for line in body for i in line.summary})
+        steps = make_lines(collected, summary, campaign=campaign, model=model, steps=True)
+        measured = sorted({i for line in (*body, *steps) for i in line.summary})
         known = {i: collected.quantities[i] for i in measured}
         records = [r for r in collected.records if _is_of(r, campaign, model)]
         made.append(
             Section(
                 heading=f"{model} ({campaign})" if several else model,
                 lead=_lead(records),
-                tables=tuple(_tables(known, body, reference)),
+                tables=(*_tables(known, body, reference), *_steps(known, steps)),
                 compact=_compact(known, body, columns.spread),
                 brief=_compact(known, body, columns.plain),
             )
@@ -210,6 +211,21 @@ def _speed(known: Quantities, body: Sequence[Line]) -> list[Table]:
                 *columns.number_columns(point, columns.speed, expected=columns.most_values(point)),
             ]
             tables.append(draw(f"Speed at {key[1]}", _point(key) + _on(point), shown, lines))
+    return tables
+
+
+def _steps(known: Quantities, body: Sequence[Line]) -> list[Table]:
+    """Single steps of methods: one table per device and size of the step."""
+    kinds = tuple(kind for kind in KINDS if kind.startswith("step_"))
+    tables = []
+    for here, lines in _by_device(known, body, kinds):
+        sizes = dict.fromkeys(quantity.name for quantity in here.values())
+        for size in sizes:
+            group = {i: quantity for i, quantity in here.items() if quantity.name == size}
+            own = [line for line in lines if line.row is None or set(group) & set(line.summary)]
+            shown = columns.number_columns(group, columns.step, bold=False)
+            caption = f"one step of a method alone, {size} tokens; floor: the least it must keep"
+            tables.append(draw(f"Single steps of {size}", caption + _on(group), shown, own))
     return tables
 
 

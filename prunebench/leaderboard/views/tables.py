@@ -100,14 +100,17 @@ class Section:
 
 
 def make_lines(
-    collected: Collected, summary: pd.DataFrame, *, campaign: str, model: str
+    collected: Collected, summary: pd.DataFrame, *, campaign: str, model: str, steps: bool = False
 ) -> list[Line]:
     """A section's lines: by sparsity, then quality; failed cells last within their sparsity.
+
+    steps  those of single steps, which have no quality, instead of the others
 
     Quality is the average rank over the quality columns, then the mean of the first of them;
     rows that are not ranked stand below those that are.
     """
-    rows = [row for row in collected.table if (row.campaign, row.model) == (campaign, model)]
+    here = (campaign, model, steps)
+    rows = [row for row in collected.table if (row.campaign, row.model, row.step) == here]
     by_row = stats_of(summary)
     quality = [i for i, q in enumerate(collected.quantities) if q.kind in QUALITY]
     ordered = [

@@ -1,16 +1,14 @@
-"""Run a claims campaign in one process, part by part; what is done is not done again.
+"""Run a campaign in one process, part by part; what is done is not done again.
 
-The parts are those of the workflow (prune, evaluate, profile) and single pruning steps. They share
-a process, because importing and starting a GPU would take longer than many of them; and they need
-no scheduler, no data sets and no evaluation harness. Each part is written as soon as it is there, a
-failed one with its reason, and the next runs.
+The parts are those of the workflow: single steps, prune, evaluate, profile. They share a process,
+because importing and starting a GPU would take longer than many of them; and they need no
+scheduler, no data sets and no evaluation harness. Each part is written as soon as it is there, a
+failed one with its reason, and the next runs. The records and tables are those of every campaign.
 """
 
 from __future__ import annotations
 
 import gc
-import inspect
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -23,15 +21,13 @@ import yaml
 
 from prunebench.campaign import specs
 from prunebench.campaign.config import Campaign, build
-from prunebench.campaign.parts import Part, StepRow
 from prunebench.campaign.paths import CampaignFolder
-from prunebench.claims.table import check_claims, write_table
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
-from prunebench.jobs import evaluate, profile, prune, work
+from prunebench.jobs import evaluate, profile, prune, step, work
 from prunebench.jobs.work import JobIO, Spec
-from prunebench.record.provenance import provenance
-from prunebench.results.tables import record_cell
+from prunebench.results.assemble import read_result
+from prunebench.results.tables import make_records, make_tables
 from prunebench.untyped import Json, Plain
 from prunebench.whole import write_json, write_text
 
@@ -40,18 +36,18 @@ logger = logging.getLogger(__name__)
 Task = tuple[Path, Callable[[], Json]]
 
 
-def run(file: Path, out: Path, *, device: str) -> Path:
-    """Measure whatever `file` asks for, into `out`; returns the path of the claims' table.
+def run(file: Path, out: Path, *, device: str) -> str:
+    """Measure whatever `file` asks for, into `out`; returns papers against measured, to be read.
 
     Parts that an earlier run has finished are kept; failed ones are tried again. Raises Invalid
-    when the file is wrong or `out` belongs to another one.
+    when the file is wrong or `out` belongs to another one. A machine that has not what tables are
+    made with leaves the records, and is told what to type elsewhere.
     """
     raw = read_yaml(file)
     campaign = replace(build(raw, file=str(file)), folder=out)
-    check_claims(campaign)
     _own(out, raw)
     for path, make in parts(campaign, device):
-        if _is_done(path):
+        if path.is_file() and read_result(path)["status"] != "failed":
             logger.info("%s: kept", path.relative_to(out))
             continue
         start_s = time.perf_counter()
@@ -61,23 +57,26 @@ def run(file: Path, out: Path, *, device: str) -> Path:
         _clean_up(device)
         outcome = result["reason"] or result["status"]
         logger.info("%s: %s, %.1f s", path.relative_to(out), outcome, timing["job_s"])
-        report(campaign)
-    return report(campaign)
-
-
-def report(campaign: Campaign) -> Path:
-    """Write the records of the cells that have run and the table of claims, as far as it goes."""
-    for cell in campaign.cells:
-        if campaign.out.cell(cell).evaluate.is_file():
-            record_cell(campaign, cell)
-    return write_table(campaign)
+        make_records(campaign)
+    try:
+        make_tables(out)
+    except ImportError as error:
+        package = str(error.name).partition(".")[0]
+        return (
+            f"{out}: all records are written. Tables need the package {package}: "
+            f"`prunebench leaderboard {out}` on a machine that has it"
+        )
+    return campaign.out.view("paper_vs_measured.md").read_text(encoding="utf-8")
 
 
 def parts(campaign: Campaign, device: str) -> Iterator[Task]:
     """Every file to be written and what makes it, what others need first."""
-    for entry in campaign.steps.rows if campaign.steps else ():
-        path = campaign.out.step(entry.label)
-        yield path, partial(_attempt, _step(campaign, entry), _NoSpec(), JobIO(path, device))
+    for cell in campaign.step_cells:
+        path = campaign.out.cell(cell).step
+        yield (
+            path,
+            partial(_attempt, step.step, specs.step_spec(campaign, cell), JobIO(path, device)),
+        )
     for cell in campaign.cells:
         own = campaign.out.cell(cell)
         spec = specs.prune_spec(campaign, cell)
@@ -94,42 +93,11 @@ def parts(campaign: Campaign, device: str) -> Iterator[Task]:
             yield path, partial(_attempt, profile.profile, timed, JobIO(path, device, inputs))
 
 
-class _NoSpec(Part):
-    """A step's settings stand in its result."""
-
-
 def _attempt(job: work.Work[Spec], spec: Spec, io: JobIO) -> Json:
     """A job's result, or why there is none."""
     # Pruning asks for deterministic kernels, which would slow down whatever is timed after it.
     torch.use_deterministic_algorithms(False)
     return work.attempt(job, spec, io)
-
-
-def _step(campaign: Campaign, entry: StepRow) -> work.Work[_NoSpec]:
-    """The job that measures one step of a plugin on the campaign's model."""
-    from prunebench.profiling.steps import measure_step
-
-    settings = campaign.steps
-    assert settings is not None  # the entry is one of its rows
-    plugin = campaign.plugins[entry.method]
-    (model,) = campaign.models.values()
-    sizes = {
-        "micro_batches": entry.micro_batches or settings.micro_batches,
-        "length": entry.length or settings.length,
-    }
-
-    def measure(_: _NoSpec, io: JobIO) -> Json:
-        make, options = plugin.load_step(), entry.params
-        unknown = sorted(set(options) - set(inspect.signature(make).parameters))
-        if unknown:
-            raise Invalid(f"steps: {entry.label}: {plugin.name} has no option {unknown[0]!r}")
-        original, _tokenizer = work.load_original(model, io.device)
-        step = make(original, seed=campaign.seeds[0], **sizes, **options)
-        figures = measure_step(step, io.device, rounds=settings.rounds)
-        place = {"method": plugin.name, "params": options, **sizes, "model": model.model_dump()}
-        return {**place, **figures, "provenance": provenance(plugin_sha256=plugin.digest())}
-
-    return measure
 
 
 def _own(out: Path, raw: Plain) -> None:
@@ -138,14 +106,6 @@ def _own(out: Path, raw: Plain) -> None:
     if kept.is_file() and kept.read_text(encoding="utf-8") != text:
         raise Invalid(f"{out}: holds results of another campaign file; give another --out")
     write_text(kept, text)
-
-
-def _is_done(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    result = json.loads(path.read_text(encoding="utf-8"))
-    parts_of_it = result.get("models", {}).values()  # a profile's models
-    return all(part["status"] != "failed" for part in (result, *parts_of_it))
 
 
 def _clean_up(device: str) -> None:
