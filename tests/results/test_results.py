@@ -10,7 +10,7 @@ import yaml
 
 from prunebench.campaign import config
 from prunebench.campaign.config import Cell
-from prunebench.campaign.specs import cell_facts, recover_spec
+from prunebench.campaign.specs import cell_facts, evaluate_spec, prune_spec, recover_spec
 from prunebench.cli import main
 from prunebench.evaluation.zeroshot import outcomes
 from prunebench.record import store
@@ -343,3 +343,29 @@ def test_accuracies_are_paired_with_the_reference_row_too(folder):
     assert zeroshot["tasks"]["demo_boolq"]["versus_reference"]["difference"] == 0.25
     itself = assembled(campaign=built)["zeroshot"]
     assert "versus_reference" not in itself
+
+
+DESCRIPTION = "name: mine\nsummary: A method made by a test.\nkind: method\n"
+
+
+def test_an_edit_of_a_plugin_after_the_run_changes_no_record(folder):
+    """What the plugin says of itself was taken down when its job was planned."""
+    plugin = folder.parent.parent / "plugins" / "mine"
+    plugin.mkdir(parents=True)
+    (plugin / "method.yaml").write_text(DESCRIPTION + "tunes_itself: true\n")
+    (plugin / "method.py").write_text("def prune(model, ctx): ...\n")
+    raw = {**copy.deepcopy(CAMPAIGN), "methods": ["mine"], "plugins": [str(plugin.parent)]}
+    raw["recovery"] = {"instructions": "demo", "tokens": 1000}
+    (folder / "campaign.yaml").write_text(yaml.safe_dump(raw))
+    built = config.build(raw, file="toy.yaml")
+    cell = Cell("m", "mine", 0.5, 0)
+    (folder / "cells" / cell.path).mkdir(parents=True)
+    put(folder, f"cells/{cell.path}/prune.json", PRUNED | spec(prune_spec, built, cell))
+    put(folder, f"cells/{cell.path}/evaluate.json", EVALUATED | spec(evaluate_spec, built, cell))
+    tables.make_tables(folder)
+    path = folder / "cells" / cell.path / "record.json"
+    before = path.read_bytes()
+    assert store.read(path).tuning.by == "method"
+    (plugin / "method.yaml").write_text(DESCRIPTION + "params: {a: {description: x, default: 1}}\n")
+    assert main(["leaderboard", str(folder)]) == 0
+    assert path.read_bytes() == before

@@ -271,7 +271,9 @@ def _at(point: PointPart, device: str) -> Iterator[Measurement]:
 
 
 def _timing_error(timing: Quartiles) -> float | None:
-    if timing.q25 is None or timing.q75 is None or (timing.n or 0) < FEWEST_REPEATS:
+    if timing.q25 is None or timing.q75 is None:
+        return None
+    if timing.n is None or timing.n < FEWEST_REPEATS:
         return None
     return MEDIAN_ERROR * (timing.q75 - timing.q25) / math.sqrt(timing.n)
 
