@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunebench.units import MIB
 from prunebench.untyped import Plain
 
 
@@ -32,7 +33,7 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, PrunebenchError):
         return text
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in text for w in FULL):
-        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        peak = torch.cuda.max_memory_allocated() / MIB if torch.cuda.is_available() else None
         reached = f" (peak {peak:.0f} MiB)" if peak else ""
         return f"out of memory{reached}: {text[:200]}"
     return f"{type(error).__name__}: {text[:500]}"

@@ -105,8 +105,8 @@ class Campaign:
         return [
             Cell(model, row.label, sparsity, seed)
             for model in self.models
-            for row in sorted(self.rows.values(), key=lambda r: not self._reference(r))
-            for sparsity in ((0.0,) if self._reference(row) else row.sparsities or self.sparsities)
+            for row in sorted(self.rows.values(), key=lambda r: not self._unpruned(r))
+            for sparsity in ((0.0,) if self._unpruned(row) else row.sparsities or self.sparsities)
             for seed in self._seeds(row)
         ]
 
@@ -119,14 +119,14 @@ class Campaign:
     @property
     def dense(self) -> Row:
         """The unpruned row without recovery that everything is compared with."""
-        return next(r for r in self.rows.values() if self._reference(r) and not r.recovery)
+        return next(r for r in self.rows.values() if self._unpruned(r) and not r.recovery)
 
     def pruned(self, cell: Cell) -> Cell:
         """The cell whose pruning job this one shares: the twin without recovery, or itself."""
         return cell.under(self.rows[cell.label].pruned_as)
 
-    def _reference(self, row: Row) -> bool:
-        return self.plugins[row.method].reference
+    def _unpruned(self, row: Row) -> bool:
+        return self.plugins[row.method].unpruned
 
     def _seeds(self, row: Row) -> tuple[int, ...]:
         """One seed is enough for what no seed can change; the others would be fake repeats."""

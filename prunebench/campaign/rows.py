@@ -37,10 +37,10 @@ def build_rows(given: CampaignFile, plugins: Mapping[str, Plugin], *, file: str)
 
     Raises Invalid naming `file` and key.
     """
-    references = sorted(name for name, plugin in plugins.items() if plugin.reference)
+    unpruned = sorted(name for name, plugin in plugins.items() if plugin.unpruned)
     places = [(f"{file}: methods[{i}]", entry) for i, entry in enumerate(given.methods)]
-    if not any(e.name in references and e.recovery != "after" for _, e in places):
-        places.insert(0, (file, MethodEntry(name=references[0], recovery="none")))
+    if not any(e.name in unpruned and e.recovery != "after" for _, e in places):
+        places.insert(0, (file, MethodEntry(name=unpruned[0], recovery="none")))
     rows: dict[str, Row] = {}
     for where, entry in places:
         for row in _variants(entry, plugins, given, where):
@@ -48,17 +48,17 @@ def build_rows(given: CampaignFile, plugins: Mapping[str, Plugin], *, file: str)
                 raise Invalid(f"{where}: label {row.label!r} is already taken: give another")
             rows[row.label] = row
     for where, entry in places:
-        _check_matched(entry, rows, references, where)
+        _check_matched(entry, rows, unpruned, where)
     return rows
 
 
 def _check_matched(
-    entry: MethodEntry, rows: Mapping[str, Row], references: list[str], where: str
+    entry: MethodEntry, rows: Mapping[str, Row], unpruned: list[str], where: str
 ) -> None:
     """A row can be matched to one that decides by itself, and prunes."""
     if (target := entry.matched) is None:
         return
-    known = [r.pruned_as for r in rows.values() if r.method not in references and not r.matched]
+    known = [r.pruned_as for r in rows.values() if r.method not in unpruned and not r.matched]
     if target not in known:
         names = ", ".join(dict.fromkeys(known))
         raise Invalid(f"{where}.matched: no row {target!r} to be matched to; known: {names}")
@@ -74,11 +74,11 @@ def _variants(
     plugin = plugins[name]
     recovery = given.recovery is not None
     _check_recovery(entry, plugin, recovery, where)
-    if matched is not None and (plugin.tunes_itself or plugin.reference):
+    if matched is not None and (plugin.tunes_itself or plugin.unpruned):
         raise Invalid(f"{where}.matched: {name} does not choose units by scores alone")
-    if entry.sparsities and plugin.reference:
+    if entry.sparsities and plugin.unpruned:
         raise Invalid(f"{where}.sparsities: {name} prunes nothing, it has none")
-    default = "none" if plugin.tunes_itself or plugin.reference or not recovery else "after"
+    default = "none" if plugin.tunes_itself or plugin.unpruned or not recovery else "after"
     label = entry.label or (name if matched is None else f"{name}_matched-{matched}")
     stages = {"none": [False], "after": [True], "both": [False, True]}[entry.recovery or default]
     return [

@@ -123,7 +123,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
     """For a pruning job. `cell.label` is a row's `pruned_as`."""
     row = pruned_row(campaign, cell.label)
     plugin = campaign.plugins[row.method]
-    calibration = {} if plugin.reference else inputs.of_calibration(campaign)
+    calibration = {} if plugin.unpruned else inputs.of_calibration(campaign)
     tuning = inputs.of_recovery(campaign) if plugin.tunes_itself else {}
     return PruneSpec(
         model=_model(campaign, cell.model),

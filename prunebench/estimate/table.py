@@ -111,13 +111,13 @@ def _jobs(
         kept = 1.0 - cell.sparsity
         saved = kept * sizes.weight_bytes
         if first:
-            changed = not plugin.reference
+            changed = not plugin.unpruned
             yield "prune", _prune(model, row, kept, assumptions), saved if changed else 0.0
         if row.recovery:
             yield "recover", _recover(model, kept, assumptions), saved
         measured = stages.evaluate(sizes, campaign.perplexity, campaign.zeroshot, kept)
         yield "evaluate", measured, 0.0
-    if campaign.profile and first and not plugin.reference:
+    if campaign.profile and first and not plugin.unpruned:
         kept_of = [1.0, *sorted({1.0 - cell.sparsity for cell in cells}, reverse=True)]
         yield "profile", stages.profile(sizes, campaign.profile, kept_of), 0.0
 

@@ -23,7 +23,7 @@ SCHEMA = Path(__file__).parent.parent / "schemas" / "method.schema.yaml"
 class Plugin:
     """A method as its `method.yaml` describes it.
 
-    reference      True for the unpruned model that every campaign measures (sparsity 0 only)
+    unpruned       True for the unpruned model that every campaign measures (sparsity 0 only)
     tunes_itself   it spends the campaign's tuning tokens itself; the suite does not tune after it
     deterministic  its decision does not depend on the seed (without recovery one seed is enough)
     sets_sparsity  parameters that set the sparsity as the paper does: rows are compared by the
@@ -34,7 +34,7 @@ class Plugin:
     folder: Path
     summary: str
     kind: str
-    reference: bool
+    unpruned: bool
     tunes_itself: bool
     deterministic: bool
     params_schema: JsonMap
@@ -119,7 +119,7 @@ def read(folder: Path) -> Plugin:
         folder=folder,
         summary=raw["summary"],
         kind=raw["kind"],
-        reference=raw.get("reference", False),
+        unpruned=raw.get("unpruned", False),
         tunes_itself=raw.get("tunes_itself", False),
         deterministic=raw.get("deterministic", False),
         params_schema=params,

@@ -13,6 +13,7 @@ from prunebench.errors import Invalid
 from prunebench.files import read_text
 from prunebench.pretraining.recipe import Recipe
 from prunebench.text.source import open_source, text_digest
+from prunebench.units import MIB
 from prunebench.untyped import Foreign, JsonMap, Plain
 from prunebench.whole import write_text
 
@@ -26,7 +27,6 @@ BOS, EOS = "<s>", "</s>"
 JOIN = "\n\n"  # as the perplexity protocols join rows
 PIECE = 1 << 16  # characters that are tokenized together
 PIECES = 256  # at a time, in parallel
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)

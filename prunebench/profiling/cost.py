@@ -13,9 +13,9 @@ import psutil
 import torch
 
 from prunebench.profiling.device import energy_j
+from prunebench.units import MIB
 from prunebench.untyped import Json
 
-MIB = 2**20
 NO_DEVICE_MEMORY = "the CPU has no memory of its own: see peak_host_mib"
 SAMPLE_INTERVAL_S = 0.01
 KERNEL_SLACK_BYTES = MIB  # Linux updates its counters of resident pages in batches

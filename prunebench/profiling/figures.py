@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from prunebench.profiling.intervals import speedup, summary
 from prunebench.profiling.points import Point
-from prunebench.profiling.sizes import MIB
 from prunebench.profiling.turns import ModelRun, TurnOptions
+from prunebench.units import MIB
 from prunebench.untyped import Json
 
 NO_ALLOCATOR = "the CPU has no caching allocator"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from prunebench.profiling.flops import count_macs
 from prunebench.profiling.latency import decode, prefill
 from prunebench.profiling.memory import Watch, kv_cache_bytes, watch
-from prunebench.profiling.sizes import MIB, decode_weight_bytes, resident_bytes
+from prunebench.profiling.sizes import decode_weight_bytes, resident_bytes
+from prunebench.units import MIB
 
 
 @dataclass

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.modules import module_of
+from prunebench.units import MIB
 from prunebench.untyped import Json
 
-MIB = 2**20
 NO_FOLDER = "the model was measured without its folder"
 
 

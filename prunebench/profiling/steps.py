@@ -17,7 +17,7 @@ from prunebench.profiling.flops import counted
 from prunebench.profiling.intervals import summary
 from prunebench.profiling.latency import timed
 from prunebench.profiling.memory import Watch, watch
-from prunebench.profiling.sizes import MIB
+from prunebench.units import MIB
 from prunebench.untyped import Json
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunebench.units import MIB
 from prunebench.untyped import Foreign, Json, JsonMap, Module, Passed
 
 from ..errors import Failure, Invalid, Unsupported
@@ -259,7 +260,7 @@ def _report(tuner: Tuner, resumed_from_step: int | None) -> Json:
         "skipped_steps": tuner.guard.skipped_steps,
         "precision": "bf16" if tuner.args.bf16 else "fp32",
         "peak_host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "peak_device_mib": torch.cuda.max_memory_allocated() / 2**20 if is_cuda else None,
+        "peak_device_mib": torch.cuda.max_memory_allocated() / MIB if is_cuda else None,
     }
 
 

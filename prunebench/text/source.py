@@ -29,7 +29,6 @@ class Corpus:
               "stripped" (lines without surrounding blanks), "stories" (split at <|endoftext|>),
               "paragraphs" (blank lines part them, and their lines are joined)
     hub       (data set id, configuration, column, revision); None: not on the hub
-    splits    hub names of the splits
     """
 
     file: str

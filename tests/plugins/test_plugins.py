@@ -26,7 +26,7 @@ def folder(tmp_path, description=DESCRIPTION, **files):
 def test_the_project_has_exactly_one_reference():
     found = discovery.discover()
     assert {"dense", "random", "magnitude"} <= set(found)
-    assert [name for name, plugin in found.items() if plugin.reference] == ["dense"]
+    assert [name for name, plugin in found.items() if plugin.unpruned] == ["dense"]
 
 
 def test_discovery_imports_neither_methods_nor_torch():

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunebench.errors import Invalid
+from prunebench.units import Z95
 from prunebench.untyped import Json, JsonMap, Plain
 from prunebench.whole import write_bytes
 
 SCHEMA_VERSION = 1
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def task_outcomes(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from prunebench.leaderboard.numbers.quantities import Z95
 from prunebench.leaderboard.numbers.rows import Stats
+from prunebench.units import Z95
 from prunebench.untyped import Foreign, JsonMap
 
 if TYPE_CHECKING:

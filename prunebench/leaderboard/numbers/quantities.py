@@ -23,7 +23,6 @@ from prunebench.record.measured import (
 )
 from prunebench.record.parts import Lost, there
 
-Z95 = 1.959963984540054  # half-width of a 95 % interval in standard errors
 FEWEST_REPEATS = 4  # quartiles of fewer say nothing of an error
 MEDIAN_ERROR = 0.929  # standard error of a median over IQR / sqrt(n), for normal noise
 

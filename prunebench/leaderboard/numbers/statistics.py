@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
 from prunebench.leaderboard.numbers.differences import PREFIXES, add_differences, student
-from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY, Z95
+from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
 from prunebench.leaderboard.numbers.rows import stats_of
+from prunebench.units import Z95
 
 if TYPE_CHECKING:
     import pandas as pd

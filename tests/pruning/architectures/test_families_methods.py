@@ -45,7 +45,7 @@ def context(model, plugin, tokenizer, workdir, sparsity=0.15, tokens=TUNING.toke
     structures = structures_of(model)
     settings = dataclasses.replace(TUNING, tokens=tokens)
     return Context(
-        sparsity=0.0 if plugin.reference else sparsity,
+        sparsity=0.0 if plugin.unpruned else sparsity,
         seed=0,
         device=torch.device("cpu"),
         params=plugin.params(params, where="test"),
