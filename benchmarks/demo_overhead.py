@@ -52,7 +52,7 @@ def report(results: Path, wall_s: float, cores: int) -> None:
     for path in results.rglob("*.json"):
         timing = _timing(path)
         if timing:
-            kind = "profile" if path.parent.parent.name == "profiles" else path.stem
+            kind = "profile" if path.parent.name == "profiles" else path.stem
             threads = cores if kind in ("profile", "model") else 1
             jobs, job_s, model_s = kinds.get(kind, [0, 0.0, 0.0])
             job_s += threads * timing["job_s"]

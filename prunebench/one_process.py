@@ -85,12 +85,10 @@ def parts(campaign: Campaign, device: str) -> Iterator[Task]:
         io = JobIO(own.evaluate, device, (own.prune,))
         yield own.evaluate, partial(_attempt, evaluate.evaluate, measured, io)
     for model in campaign.models if campaign.profile else ():
-        for label in dict.fromkeys(row.pruned_as for row in campaign.rows.values()):
-            cells = specs.profiled_cells(campaign, model, label)
-            inputs = tuple(campaign.out.cell(cell).prune for cell in cells)
-            path = campaign.out.profile(model, label)
-            timed = specs.profile_spec(campaign, model)
-            yield path, partial(_attempt, profile.profile, timed, JobIO(path, device, inputs))
+        cells = specs.profiled_cells(campaign, model)
+        inputs = tuple(campaign.out.cell(cell).prune for cell in cells)
+        path, timed = campaign.out.profile(model), specs.profile_spec(campaign, model)
+        yield path, partial(_attempt, profile.profile, timed, JobIO(path, device, inputs))
 
 
 def _attempt(job: work.Work[Spec], spec: Spec, io: JobIO) -> Json:

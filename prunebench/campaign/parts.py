@@ -231,6 +231,11 @@ class Profile(Part):
     compile: Flag = Field(False, description="Time the models under torch.compile.")
     cuda_graphs: Flag = Field(False, description="Decode by replaying a captured CUDA graph.")
     macs_length: Count = Field(64, description="Tokens for which MACs are counted.")
+    together: Annotated[int, Strict(), Field(ge=2)] | None = Field(
+        None,
+        description="Models that may lie on the device at once, dense among them. More are "
+        "measured in groups, each beside dense. Default: all of a model's rows.",
+    )
 
 
 class Resources(Part):

@@ -115,9 +115,9 @@ class CampaignFolder:
         """The files of any cell, with the workflow's wildcards."""
         return CellPaths(self.cells / "{model}" / "{label}" / "{sparsity}" / "seed{seed}")
 
-    def profile(self, model: str, label: str) -> Path:
-        """The profile of a row: its sparsities and the dense model, measured in turns."""
-        return self.root / "profiles" / model / f"{label}.json"
+    def profile(self, model: str) -> Path:
+        """The profile of a model: all its pruned versions and the dense one, measured in turns."""
+        return self.root / "profiles" / f"{model}.json"
 
     def view(self, name: str) -> Path:
         """One of VIEWS, or `plots`."""
@@ -127,4 +127,4 @@ class CampaignFolder:
         """Every job's result that is there."""
         names = ("prune", "recover", "evaluate", "step")
         found = [path for name in names for path in self.root.glob(f"cells/*/*/*/*/{name}.json")]
-        return sorted([*found, *self.root.glob("profiles/*/*.json")])
+        return sorted([*found, *self.root.glob("profiles/*.json")])

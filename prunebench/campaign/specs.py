@@ -246,14 +246,17 @@ def matched_cell(campaign: Campaign, cell: Cell) -> Cell | None:
     return Cell(cell.model, name, cell.sparsity, campaign.seeds[0] if fixed else cell.seed)
 
 
-def profiled_cells(campaign: Campaign, model: str, pruned_as: str) -> list[Cell]:
-    """Pruning jobs whose models are measured: one per sparsity, of the first seed.
+def profiled_cells(campaign: Campaign, model: str) -> list[Cell]:
+    """Pruning jobs whose models are measured: one for each row and sparsity, of the first seed.
 
     Time and memory depend on shapes, not on values: other seeds and the tuned twin share them.
     """
-    first = pruned_row(campaign, pruned_as).label
-    cells = [c for c in campaign.cells if (c.model, c.label) == (model, first)]
-    return [cell.under(pruned_as) for cell in cells if cell.seed == cells[0].seed]
+    first: dict[str, int] = {}
+    found: dict[Cell, None] = {}
+    for cell in (c for c in campaign.cells if c.model == model):
+        if first.setdefault(cell.label, cell.seed) == cell.seed:
+            found[campaign.pruned(cell)] = None
+    return list(found)
 
 
 def dense_cell(campaign: Campaign, model: str) -> Cell:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prunebench.campaign.config import Campaign, Cell, build
 from prunebench.campaign.rows import Row
+from prunebench.campaign.specs import profiled_cells
 from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
@@ -118,8 +119,18 @@ def _jobs(
         measured = stages.evaluate(sizes, campaign.perplexity, campaign.zeroshot, kept)
         yield "evaluate", measured, 0.0
     if campaign.profile and first and not plugin.unpruned:
-        kept_of = [1.0, *sorted({1.0 - cell.sparsity for cell in cells}, reverse=True)]
-        yield "profile", stages.profile(sizes, campaign.profile, kept_of), 0.0
+        own = sorted({1.0 - cell.sparsity for cell in cells}, reverse=True)
+        timed = stages.profile(sizes, campaign.profile, own)
+        whole = stages.profile(sizes, campaign.profile, _together(campaign, cells[0].model))
+        yield "profile", replace(timed, memory_bytes=whole.memory_bytes), 0.0
+
+
+def _together(campaign: Campaign, model: str) -> list[float]:
+    """What is kept of the models that lie on the device at once: the largest group of a profile."""
+    assert campaign.profile is not None  # the caller asked
+    cells = profiled_cells(campaign, model)
+    kept = [1.0, *sorted((1.0 - c.sparsity for c in cells if c.sparsity > 0), reverse=True)]
+    return kept[: campaign.profile.together]
 
 
 def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> Stage:
@@ -207,8 +218,7 @@ def _notes(campaign: Campaign, assumptions: Assumptions) -> list[str]:
         "for each tuning example where no token budget is given; bfloat16 unless the entry says",
         "per token: 2 N forward, 4 N with LoRA, 6 N with all gradients (N: parameters in use); "
         "memory: weights + activations + 16 bytes for each LoRA parameter",
-        "a profile holds the dense model and all sparsities of a row at once: plan fewer of them "
-        "where it does not fit",
+        "a profile holds all versions of a model at once: set `together` where they do not fit",
         "not in it: what methods that tune by themselves add to LoRA, waiting, retries; "
         "docs/paper-reproduction.md has the formulas",
     ]

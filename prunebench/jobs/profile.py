@@ -1,4 +1,4 @@
-"""Profile one row of a model: its sparsities and the dense model, measured in turns."""
+"""Profile a model: all its pruned versions and the dense one, measured in turns."""
 
 from __future__ import annotations
 
@@ -47,13 +47,17 @@ def profile(spec: ProfileSpec, io: JobIO) -> Json:
         macs_length=spec.profile.macs_length,
         compile=spec.profile.compile,
         cuda_graphs=spec.profile.cuda_graphs,
+        resident=spec.profile.together,
     )
+    made = provenance()
+    for found in measured.values():  # of one job and one group: timed in turns with each other
+        found["series"] = f"{made['created']}/{found['series']}"
     dense = measured.pop(DENSE)
     unchanged = {_name(path): dense for path, same in original.items() if same}
     return {
         "models": {**measured, **unchanged, **missing},
         "timing": {"model_s": time.perf_counter() - start_s},
-        "provenance": provenance(),
+        "provenance": made,
     }
 
 

@@ -47,8 +47,9 @@ def measure(
     """Measure all models at all points; per model the `profile` part of a record.
 
     In each round every model runs once, so that whatever else the machine does meets all alike,
-    and a speed-up is the median over rounds of baseline / model. A model that fails (out of memory
-    included), at one point or at all, is `failed` there with its reason; the others go on.
+    and a speed-up is the median over rounds of baseline / model. `series` numbers the group that a
+    model was measured in: absolute times of one group may be compared. A model that fails (out of
+    memory included), at one point or at all, is `failed` there with its reason; others go on.
 
     Args:
         models: name -> model, or a function that loads it (called once, here, for each group).
@@ -81,10 +82,10 @@ def measure(
         device, baseline, repeats, warmup, share_s, seed, confidence, backend, cuda_graphs
     )
     profiles: dict[str, Json] = {}
-    for group in groups:
+    for number, group in enumerate(groups):
         sources = {name: models[name] for name in group}
         for name, profile in _measure_group(sources, points, options, macs_length, paths).items():
-            profiles.setdefault(name, profile)
+            profiles.setdefault(name, {**profile, "series": number})
         _release(device)
     return {name: profiles[name] for name in models}
 

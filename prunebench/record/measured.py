@@ -189,6 +189,9 @@ class ProfilePart(RecordPart):
 
     status: Literal["ok"] = Field(description="ok when it was measured.")
     device: str = Field(description="The device and its threads.")
+    series: str | None = Field(
+        None, description="Rows of one series were timed in turns with each other, not only dense."
+    )
     shared_device: bool | None = Field(
         None, description="Whether another process used the device meanwhile; marks the row."
     )

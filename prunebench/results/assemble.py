@@ -70,7 +70,7 @@ def assemble(
     final = read_result(own.recover) if cell.recovery else pruned
     profile = NO_PROFILE
     if profiled:
-        profile = _profile(out.profile(cell.model, label), twin.path)
+        profile = _profile(out.profile(cell.model), twin.path)
     status, reason = _outcome(pruned, final, evaluated, profile)
     missing = {"status": "failed" if status == "ok" else status, "reason": reason or "not measured"}
     zeroshot = evaluated.get("zeroshot", missing)

@@ -89,9 +89,9 @@ rule profile:
     input:
         profiled,
     output:
-        OUT.profile("{model}", "{label}"),
+        OUT.profile("{model}"),
     log:
-        OUT.profile("{model}", "{label}").with_suffix(".log"),
+        OUT.profile("{model}").with_suffix(".log"),
     threads: alone_on_its_device
     resources:
         gpu=1 if GPUS else 0,

@@ -49,7 +49,7 @@ def stage(wildcards):
 
 
 def profiled(wildcards):
-    cells = specs.profiled_cells(campaign, wildcards.model, wildcards.label)
+    cells = specs.profiled_cells(campaign, wildcards.model)
     return [OUT.cell(cell).prune for cell in cells]
 
 
@@ -62,7 +62,4 @@ def steps():
 
 
 def profiles():
-    if campaign.profile is None:
-        return []
-    names = dict.fromkeys(row.pruned_as for row in campaign.rows.values())
-    return [OUT.profile(model, name) for model in campaign.models for name in names]
+    return [OUT.profile(model) for model in campaign.models] if campaign.profile else []

@@ -188,7 +188,7 @@ def _column_order(quantity: Quantity) -> tuple[str, int, int, Quantity]:
 
 CELL_COLUMNS = [
     *ROW_KEY,
-    *("matched", "step", "seed", "status", "reason", "device"),
+    *("matched", "step", "seed", "status", "reason", "device", "series"),
     *("achieved", "logit_difference", "loadable_by"),
     *MARKS,
 ]
@@ -207,6 +207,7 @@ def _cell(record: Record) -> dict[str, object]:
         "status": record.status,
         "reason": record.reason or "",
         "device": evaluation_device(record),
+        "series": (profile.series if profile else None) or "",
         "achieved": sparsity.achieved if sparsity else None,
         "logit_difference": verify.max_abs_logit_difference if verify else None,
         "loadable_by": export.loadable_by if export else None,
@@ -281,6 +282,7 @@ def _rows(cells: pd.DataFrame) -> pd.DataFrame:
     loaders = measured["loadable_by"].dropna().groupby(measured["row"])
     joined = loaders.agg(lambda names: " or ".join(sorted(set(names), reverse=True)))
     rows["loadable_by"] = joined.reindex(rows.index).fillna("")
+    rows["series"] = cells["series"].groupby(cells["row"]).max()  # "" of seeds without a profile
     for mark in MARKS:
         rows[mark] = cells[mark].astype(bool).groupby(cells["row"]).any()
     rows["ranked"] = (rows["sparsity"] > 0) & ~rows["off_target"] & ~rows["unverified"]

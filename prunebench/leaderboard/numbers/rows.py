@@ -22,6 +22,7 @@ class TableRow:
     achieved          mean share of all parameters that is gone; NaN where no cell is ok
     logit_difference  largest over the cells; NaN where none was verified
     loadable_by       what loads the saved models; "" where none was saved
+    series            what its times may be compared with; "" for those of a job of its own
     ranked            whether its numbers compete with those of other rows
     name              the label, and what tells rows of one label apart
     """
@@ -42,6 +43,7 @@ class TableRow:
     achieved: float
     logit_difference: float
     loadable_by: str
+    series: str
     leak: bool
     native: bool
     off_target: bool

@@ -192,5 +192,5 @@ def _add_ranks(summary: pd.DataFrame, collected: Collected) -> None:
         numbers = ([values[i] for i in places] for values in (means, lows, highs))
         found = leader_ranks(*numbers, better=kinds[key[-1]].better)
         for place, rank in zip(places, found, strict=True):
-            ranks[place], best[place] = rank, rank == 1 and len(found) > 1
+            ranks[place], best[place] = rank, rank == 1 < max(found)
     summary["rank"], summary["best"] = ranks, best

@@ -83,7 +83,7 @@ def _best(
                 *(_ends(rival.summary[quantity]) for rival in rivals), strict=True
             )
             ranks = leader_ranks(means, lows, highs, better=better)
-            if len(rivals) > 1 and ranks[rivals.index(line)] == 1:
+            if ranks[rivals.index(line)] == 1 < max(ranks):
                 found.add((sparsity, index))
     return frozenset(found)
 

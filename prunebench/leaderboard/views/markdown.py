@@ -26,10 +26,11 @@ HOW_TO_READ = (
     "of one run over its test items (text windows for perplexity); the two errors are kept apart. "
     "↓ lower is better, ↑ higher is better.",
     "**Bold** is the best of its sparsity, with every row whose 95 % interval overlaps that of the "
-    "best. **Rank** is the mean of a row's ranks over the columns of its table; rows that overlap "
-    "so share a rank. Intervals are Student's t over seeds; where there is one seed, or seeds "
-    "change nothing, they come from within the run: from its test items (paired with dense where "
-    "the records allow) or its repeated timings. Numbers of cells that failed are left out.",
+    "best; nothing is bold where all rows are level. **Rank** is the mean of a row's ranks over "
+    "the columns of its table; rows that overlap so share a rank. Intervals are Student's t over "
+    "seeds; where there is one seed, or seeds change nothing, they come from within the run: from "
+    "its test items (paired with dense where the records allow) or its repeated timings. Numbers "
+    "of cells that failed are left out.",
 )
 
 

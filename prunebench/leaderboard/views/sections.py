@@ -210,7 +210,14 @@ def _speed(known: Quantities, body: Sequence[Line]) -> list[Table]:
                 columns.values_column(point),
                 *columns.number_columns(point, columns.speed, expected=columns.most_values(point)),
             ]
-            tables.append(draw(f"Speed at {key[1]}", _point(key) + _on(point), shown, lines))
+            tables.append(
+                draw(
+                    f"Speed at {key[1]}",
+                    _point(key, _series(point, lines)) + _on(point),
+                    shown,
+                    lines,
+                )
+            )
     return tables
 
 
@@ -234,13 +241,23 @@ def _by_size(key: Place) -> tuple[list[int], str]:
     return [int(shape.get(name, 0)) for name in ("batch", "prompt", "new")], key[1]
 
 
-def _point(key: Place) -> str:
+def _series(point: Quantities, body: Sequence[Line]) -> set[str]:
+    """The series that the lines with values here were timed in."""
+    return {line.row.series for line in body if line.row and set(point) & set(line.summary)}
+
+
+def _point(key: Place, series: set[str]) -> str:
+    together = len(series) == 1 and "" not in series
+    how = "All rows were timed in turns with each other and the dense model, in one job"
+    alone = (
+        "Each row was timed in turns with the dense model in a job of its own: compare speed-ups, "
+        "not milliseconds"
+    )
     shape = dict(key[0])
     new = f", {shape['new']} new tokens" if "new" in shape else ""
     return (
         f"batch {shape['batch']}, prompt of {shape['prompt']} tokens{new}; median latency, mean ± "
-        "standard deviation over seeds (standard error within a run). Each row was timed in turns "
-        "with the dense model in a job of its own: compare speed-ups, not milliseconds"
+        f"standard deviation over seeds (standard error within a run). {how if together else alone}"
     )
 
 
