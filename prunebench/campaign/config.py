@@ -27,6 +27,7 @@ from prunebench.errors import Invalid, unknown
 from prunebench.evaluation.protocols import Protocol
 from prunebench.files import read_yaml
 from prunebench.models.shapes import find_shape
+from prunebench.models.shipped import DEMO_MODEL, check_shipped
 from prunebench.plugins.discovery import Plugin, discover
 from prunebench.text.source import Source, open_source
 
@@ -141,7 +142,6 @@ class Campaign:
 
 
 DEMO_ROOT = Path("results") / "_demo" / "world"
-DEMO_MODEL = Path("results") / "_demo" / "model"
 
 
 def load_campaign(path: str | Path) -> Campaign:
@@ -219,7 +219,7 @@ def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
 
 def _model_source(entry: ModelEntry, where: str) -> str:
     if entry.kind == "demo":
-        return str(DEMO_MODEL)
+        return "demo-llama"
     key = {"local": "path", "hub": "id", "random": "shape"}[entry.kind]
     source: str | None = getattr(entry, key)
     if source is None:
@@ -236,6 +236,8 @@ def _model_source(entry: ModelEntry, where: str) -> str:
 
 def _check_model(model: Model, where: str) -> None:
     folder = locate(model.kind, model.source)
+    if model.kind == "demo":
+        check_shipped()
     if model.kind == "local" and not (folder / "config.json").is_file():
         root = os.environ.get(MODELS_VARIABLE)
         hint = "" if root else f" (the environment variable {MODELS_VARIABLE} is not set)"
@@ -244,6 +246,8 @@ def _check_model(model: Model, where: str) -> None:
 
 def locate(kind: str, source: str) -> Path:
     """Folder of a model's weights: below $PRUNEBENCH_MODELS if it does not exist by itself."""
+    if kind == "demo":
+        return DEMO_MODEL
     given = Path(source).expanduser()
     root = os.environ.get(MODELS_VARIABLE)
     beside = kind == "local" and root and not given.is_absolute() and not given.is_dir()

@@ -1,8 +1,8 @@
 """What a campaign reads from outside, by content: it goes into the specs of the jobs that read it.
 
 A changed model, corpus, instruction or task file thus runs those jobs again, and a file that was
-only touched runs none. The demo's world and model do not exist when a campaign is planned; the
-workflow tracks them as files. Random models and texts are made from their names.
+only touched runs none. The demo's world does not exist when a campaign is planned; the workflow
+tracks it as a file. Random models and texts are made from their names.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Digests = Mapping[str, str]
 
 
 def of_model(campaign: Campaign, model: Model) -> dict[str, str]:
-    """Digests of a local folder, the commit of a hub model; nothing for the other kinds."""
+    """Digests of a local folder, the commit of a hub model; nothing for a random one."""
     from prunebench.campaign.config import locate
 
-    if model.kind == "local":
+    if model.kind in ("local", "demo"):
         return dict(_folder(locate(model.kind, model.source)))
     if model.kind == "hub":
         commit = revisions(campaign).commit("model", model.source, model.revision)

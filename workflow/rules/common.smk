@@ -14,7 +14,6 @@ DEVICE = "cuda" if GPUS else "cpu"
 THREADS = campaign.resources.threads
 MEM_MB = campaign.resources.mem_mb
 TIMEOUT_S = campaign.resources.timeout_s or 0
-DEMO = [str(campaigns.DEMO_MODEL) + ".json"]
 WORLD = [str(campaigns.DEMO_ROOT) + ".json"]
 CELL = OUT.cell_pattern()
 
@@ -30,8 +29,7 @@ def cell_of(wildcards):
 
 
 def demo_inputs(wildcards):
-    trained = DEMO if campaign.models[wildcards.model].kind == "demo" else []
-    return trained + (WORLD if campaign.source == "demo" else [])
+    return WORLD if campaign.source == "demo" else []
 
 
 def pruned(wildcards):

@@ -1,4 +1,4 @@
-# The embedded demo: a miniature world, and a small model trained on it.
+# The embedded demo: a miniature world of text and tasks. Its model comes with the package.
 
 
 rule world:
@@ -10,21 +10,3 @@ rule world:
         folder=str(campaigns.DEMO_ROOT),
     shell:
         "prunebench world --out {params.folder} 2> {log}"
-
-
-rule pretrain:
-    input:
-        WORLD,
-    output:
-        DEMO,
-    log:
-        "results/_demo/pretrain.log",
-    threads: 2
-    resources:
-        mem_mb=4000,
-    params:
-        world=str(campaigns.DEMO_ROOT),
-        folder=str(campaigns.DEMO_MODEL),
-    shell:
-        "prunebench pretrain --world {params.world} --out {params.folder}"
-        " --threads {threads} 2> {log}"
