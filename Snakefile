@@ -10,6 +10,7 @@ from prunebench import running
 from prunebench.campaign import config as campaigns
 from prunebench.campaign import advice, inputs, specs
 from prunebench.errors import PrunebenchError
+from prunebench.jobs import warm
 from prunebench.whole import write_text
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -54,6 +55,8 @@ onstart:
         running.hold(OUT.root)
     except PrunebenchError as error:
         raise WorkflowError(str(error)) from None
+    if workflow.local_exec and not GPUS:
+        warm.start(OUT.root, campaign.resources.threads)
     kept = campaigns.portable(dict(config))
     write_text(OUT.campaign, yaml.safe_dump(kept, sort_keys=True))
     inputs.revisions(campaign).keep()

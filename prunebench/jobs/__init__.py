@@ -17,8 +17,11 @@ from typing import NoReturn
 
 from prunebench.devices import reserved, thread_limits
 from prunebench.errors import Unsupported
+from prunebench.jobs import warm
 from prunebench.untyped import Passed
 from prunebench.whole import write_json
+
+Child = subprocess.Popen[bytes] | warm.Job
 
 
 def run(
@@ -39,20 +42,26 @@ def run(
     A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
     """
     out.unlink(missing_ok=True)
-    command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *map(str, inputs), "--spec", spec]
+    arguments = [*map(str, inputs), "--spec", spec, "--out", str(out), "--device", device]
     try:
-        with reserved(device) as environment:
-            command += ["--out", str(out), "--device", device]
-            limits = thread_limits(threads)
-            child = subprocess.Popen(command, env={**os.environ, **environment, **limits})
-            reason = _wait(child, timeout_s)
+        with reserved(device) as reservation:
+            environment = {**reservation, **thread_limits(threads)}
+            reason = _wait(_start(kind, arguments, environment), timeout_s)
     except Unsupported as error:
         reason = str(error)
     if not out.exists():
         write_json(out, {"status": "failed", "reason": reason, "spec": json.loads(spec)})
 
 
-def _wait(child: subprocess.Popen[bytes], timeout_s: int | None) -> str:
+def _start(kind: str, arguments: list[str], environment: dict[str, str]) -> Child:
+    """The job's process: a fork of the warm one, or one of its own from nothing."""
+    if (job := warm.run(kind, arguments, environment)) is not None:
+        return job
+    command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *arguments]
+    return subprocess.Popen(command, env={**os.environ, **environment})
+
+
+def _wait(child: Child, timeout_s: int | None) -> str:
     """Why the job ended, should it turn out that it wrote nothing."""
 
     def leave(*_: Passed) -> NoReturn:

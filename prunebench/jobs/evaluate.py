@@ -108,5 +108,10 @@ def zeroshot(
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the job of the command line."""
     work.main(evaluate, EvaluateSpec, inputs=1)
+
+
+if __name__ == "__main__":
+    main()

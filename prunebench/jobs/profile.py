@@ -78,5 +78,10 @@ def _folders(model: Model, changed: Sequence[Path]) -> dict[str, Path]:
     return {name: folder for name, folder in saved.items() if folder is not None}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the job of the command line."""
     work.main(profile, ProfileSpec, inputs="+")
+
+
+if __name__ == "__main__":
+    main()

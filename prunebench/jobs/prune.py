@@ -221,5 +221,10 @@ def sparsity_facts(
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the job of the command line."""
     work.main(prune, PruneSpec, inputs="*")
+
+
+if __name__ == "__main__":
+    main()

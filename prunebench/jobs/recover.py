@@ -45,5 +45,10 @@ def recover(spec: RecoverSpec, io: JobIO) -> Json:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the job of the command line."""
     work.main(recover, RecoverSpec, inputs=1)
+
+
+if __name__ == "__main__":
+    main()

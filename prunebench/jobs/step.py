@@ -34,5 +34,10 @@ def step(spec: StepSpec, io: JobIO) -> Json:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the job of the command line."""
     work.main(step, StepSpec, inputs="*")
+
+
+if __name__ == "__main__":
+    main()
