@@ -9,6 +9,7 @@ import yaml
 from prunebench import running
 from prunebench.campaign import config as campaigns
 from prunebench.campaign import advice, inputs, specs
+from prunebench.display import handler
 from prunebench.errors import PrunebenchError
 from prunebench.jobs import warm
 from prunebench.whole import write_text
@@ -28,6 +29,7 @@ except PrunebenchError as error:
 OUT = campaign.out
 # What a killed run left locked is free again: the same call finishes it.
 if workflow.is_main_process:
+    handler.install(logger, workflow.output_settings, workflow.cores or 1)
     for warning in advice.warnings(campaign):
         logger.warning(warning)
     running.clear_stale(Path(".snakemake/locks"), OUT.root)

@@ -55,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_check)
 
+    command = commands.add_parser("status", help="show how far a campaign is, and what runs")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_status)
+
     command = commands.add_parser("retry", help="clear failed jobs, so that they run again")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_retry)
@@ -294,6 +298,12 @@ def _check(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _status(options: argparse.Namespace) -> None:
+    from prunebench.display.status import status_text
+
+    print(status_text(options.folder))
 
 
 def _retry(options: argparse.Namespace) -> None:

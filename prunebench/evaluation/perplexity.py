@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunebench.errors import Failure, Invalid
@@ -123,7 +124,8 @@ def losses(
     device = next(model.parameters()).device
     order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
     sums, counts = [0.0] * len(pieces), [0] * len(pieces)
-    for start in range(0, len(order), batch_size):
+    starts = range(0, len(order), batch_size)
+    for start in tqdm(starts, desc="perplexity", mininterval=1.0, leave=False):
         chosen = order[start : start + batch_size]
         lengths = torch.tensor([len(pieces[i]) for i in chosen])
         ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.long)  # [batch, longest]

@@ -52,7 +52,7 @@ def test_other_weights_are_refused_before_any_job(
 def test_a_new_training_reaches_the_same_quality(tmp_path: Path) -> None:
     write_world(tmp_path / "world")
     pretrain(tmp_path / "world", tmp_path / "model", threads=2)
-    source = open_source("local", str(tmp_path / "world"))
+    source = open_source("demo", None, demo_root=tmp_path / "world")
     for corpus in ("encyclopedia", "newswire"):
         protocol, rows = Protocol("ppl/t", corpus, "test", 128), source.rows(corpus, "test")
         new, old = (
