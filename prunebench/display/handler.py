@@ -111,7 +111,7 @@ class Display(logging.Handler):
     def on_job_error(self, record: Foreign) -> None:
         """A job that ended without its file: what no cell's reason can tell."""
         job = self.pace.end(record.jobid, time.monotonic())
-        if job is None:
+        if job is None or job.log is None:  # without a log it has told the terminal itself
             return
         about = f"{job.rule} {subject(job.wildcards)}".strip()
         self.failed.add((about, "broken off"))
@@ -179,9 +179,9 @@ class Display(logging.Handler):
         return Group(rows, bar)
 
 
-def _tail(log: Path | None) -> Collection[str]:
+def _tail(log: Path) -> Collection[str]:
     try:
-        text = "" if log is None else log.read_text(encoding="utf-8", errors="replace")
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     return [line.rsplit("\r", 1)[-1] for line in text.splitlines()[-LOG_LINES:]]

@@ -93,7 +93,10 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     write(place, CAMPAIGN, BAD)
     code, output = snakemake(place)
     assert code != 0, output
-    assert "ValueError: the paper | did not say how" in output
+    [lost] = [line for line in output.splitlines() if "✗" in line]
+    assert "failed while pruning: ValueError: the paper | did not say how" in lost
+    assert sum("✓ tiny  " in line for line in output.splitlines()) == 2
+    assert "Select jobs" not in output and "\x1b" not in output
     assert "`prunebench retry results/toy` lets them run again" in output
     failed, random = cell(place, "toy"), cell(place, "random")
     assert failed["status"] == "failed" and "ValueError" in failed["reason"]
@@ -103,7 +106,7 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     assert "3 cells: 2 ok, 1 failed" in table and "the paper &#124; did not" in table
 
     write(place, CAMPAIGN, GOOD)  # editing a plugin runs its cells again, and no others
-    code, output = snakemake(place)
+    code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
     assert jobs_of(output) == {"prune": 1, "evaluate": 1, "check": 1}
     assert cell(place, "toy")["status"] == "ok"
@@ -209,7 +212,7 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
     size = weights.stat().st_size
     folders.save(make_tiny(intermediate_size=96, seed=1), tokenizer, place / "tiny", uniform=True)
     assert weights.stat().st_size == size
-    code, output = snakemake(place)
+    code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
     assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}  # of that model alone
     after = cell(place, "dense", "0")["model"]
@@ -219,6 +222,6 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
 
     text = place / "data" / "newswire" / "test.txt"
     text.write_text(text.read_text().replace("item 7", "item x"))
-    code, output = snakemake(place)
+    code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
     assert jobs_of(output) == {"evaluate": 4, "leak": 1, "check": 1}
