@@ -292,8 +292,9 @@ def _check(options: argparse.Namespace) -> int:
         print(f"prunebench: {line}", file=sys.stderr)
     if failed:
         reasons = CampaignFolder(options.folder).failures
+        cells = "cell" if len(failed) == 1 else "cells"
         print(
-            f"prunebench: {len(failed)} cells failed; see {reasons}; "
+            f"prunebench: {len(failed)} {cells} failed; see {reasons}; "
             f"`prunebench retry {options.folder}` lets them run again",
             file=sys.stderr,
         )

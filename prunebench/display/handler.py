@@ -80,7 +80,9 @@ class Display(logging.Handler):
             self.live.start()
 
     def on_job_info(self, record: Foreign) -> None:
-        """A job begins."""
+        """A job begins. One without a log writes to the terminal itself: the panel makes room."""
+        if not record.log:
+            self.put_away()
         self.pace.start(
             record.jobid,
             Running(
@@ -136,11 +138,15 @@ class Display(logging.Handler):
             self.say(text, "dim")
 
     def close(self) -> None:
+        """End the display with the run."""
+        self.put_away()
+        super().close()
+
+    def put_away(self) -> None:
         """Take the panel away."""
         if self.live is not None:
             self.live.stop()
             self.live = None
-        super().close()
 
     def line(self, text: Text) -> None:
         """A line of a cell; on a pipe with how far the run is, which the panel shows elsewhere."""
