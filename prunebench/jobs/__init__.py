@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,9 @@ from prunebench.errors import Unsupported
 from prunebench.jobs import warm
 from prunebench.untyped import Passed
 from prunebench.whole import write_json
+
+STARTED = "PRUNEBENCH_STARTED"
+"""Environment variable: when the job was asked for, on the clock that all processes share."""
 
 Child = subprocess.Popen[bytes] | warm.Job
 
@@ -45,7 +49,11 @@ def run(
     arguments = [*map(str, inputs), "--spec", spec, "--out", str(out), "--device", device]
     try:
         with reserved(device) as reservation:
-            environment = {**reservation, **thread_limits(threads)}
+            environment = {
+                **reservation,
+                **thread_limits(threads),
+                STARTED: repr(time.monotonic()),
+            }
             reason = _wait(_start(kind, arguments, environment), timeout_s)
     except Unsupported as error:
         reason = str(error)

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import psutil
-
 from prunebench.campaign.config import Model, locate
 from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
+from prunebench.jobs import STARTED
 from prunebench.untyped import Json
 from prunebench.whole import write_json
 
@@ -58,6 +57,7 @@ class Unavailable(Exception):
 
 def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     """Parse arguments, do the work, write its result or the reason why there is none."""
+    begun = float(os.environ.get(STARTED) or time.monotonic())
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser()
     parser.add_argument("inputs", nargs=inputs, type=Path)
@@ -68,8 +68,8 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
     result = attempt(work, spec, io)
-    job_s = time.time() - psutil.Process().create_time()
-    write_json(io.out, {**result, "timing": {"job_s": job_s, **result.pop("timing", {})}})
+    timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
+    write_json(io.out, {**result, "timing": timing})
 
 
 def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:

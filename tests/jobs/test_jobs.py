@@ -383,3 +383,15 @@ def test_a_checkpoint_with_nan_is_not_blamed_on_the_method(world, tmp_path, toke
     pruned = attempt(prune.prune, changed(world, model=entry), tmp_path / "a" / "prune.json")
     assert pruned["status"] == "failed" and "dense" not in pruned["reason"]
     assert "the checkpoint is not finite: model.norm.weight" in pruned["reason"]
+
+
+def test_a_jobs_time_counts_from_when_it_was_asked_for(world, tmp_path, monkeypatch):
+    """On the clock that processes share: a process's start is known to the second only."""
+    out = tmp_path / "prune.json"
+    monkeypatch.setenv(jobs.STARTED, repr(time.monotonic() - 1000))
+    given = ["prune", "--spec", world.model_dump_json(), "--out", str(out), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", given)
+    prune.main()
+    found = json.loads(out.read_text())
+    assert found["status"] == "ok", found["reason"]
+    assert 1000 <= found["timing"]["job_s"] < 2000

@@ -63,7 +63,7 @@ def test_a_forked_job_gives_what_one_of_its_own_gives(warmed, spec, tmp_path, mo
     assert forked["status"] == "ok", forked["reason"]
     for key in ("model", "sparsity", "decision", "verify", "export", "spec"):
         assert forked[key] == alone[key], key
-    assert forked["timing"]["job_s"] < alone["timing"]["job_s"]
+    assert forked["timing"].keys() == alone["timing"].keys()
 
 
 def test_each_job_has_a_process_of_its_own(warmed, spec, tmp_path):
