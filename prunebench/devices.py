@@ -17,6 +17,8 @@ from prunebench.errors import Unsupported
 
 WAIT_S = 1.0
 VECTOR_FLAGS = ("avx512f", "avx2", "avx")  # widest first, as x86 processors tell them
+NARROWING = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Environment variables by which torch and its libraries use narrower ones than there are."""
 
 
 @contextmanager
@@ -70,7 +72,8 @@ def thread_limits(threads: int) -> dict[str, str]:
 def cpu_name(told_in: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name, as the system tells it, and its widest vector instructions.
 
-    Cloud processors of one name differ in speed and, through these instructions, in last digits.
+    Where the environment forbids some of these, that is said, too. Cloud processors of one name
+    differ in speed and, through these instructions, in last digits.
     """
     try:
         lines = told_in.read_text(encoding="utf-8").splitlines()
@@ -80,7 +83,11 @@ def cpu_name(told_in: Path = Path("/proc/cpuinfo")) -> str:
     name = facts.get("model name") or platform.processor() or platform.machine()
     flags = facts.get("flags", "").split()
     widest = next((flag for flag in VECTOR_FLAGS if flag in flags), None)
-    return f"{name} ({widest})" if widest else name
+    narrowed = [
+        f"{variable}={os.environ[variable]}" for variable in NARROWING if variable in os.environ
+    ]
+    vectors = ", ".join([*([widest] if widest else []), *narrowed])
+    return f"{name} ({vectors})" if vectors else name
 
 
 def _acquire(gpus: list[str], folder: Path) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from prunebench.devices import cpu_name, reserved, thread_limits, visible_gpus
+from prunebench.devices import NARROWING, cpu_name, reserved, thread_limits, visible_gpus
 from prunebench.errors import Unsupported
 
 
@@ -61,9 +61,17 @@ def test_threads_are_limited_everywhere():
         ("model name\t: Old CPU\nflags\t\t: sse2\n", "Old CPU"),
     ],
 )
-def test_processors_of_one_name_are_told_apart(tmp_path, lines, name):
+def test_processors_of_one_name_are_told_apart(tmp_path, monkeypatch, lines, name):
+    for variable in NARROWING:
+        monkeypatch.delenv(variable, raising=False)
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{lines}\nprocessor\t: 1\n{lines}")
     assert cpu_name(tmp_path / "cpuinfo") == name
+
+
+def test_instructions_that_the_environment_forbids_are_part_of_the_name(tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text("model name\t: Cloud CPU\nflags\t\t: avx avx2\n")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    assert cpu_name(tmp_path / "cpuinfo") == "Cloud CPU (avx2, ATEN_CPU_CAPABILITY=default)"
 
 
 def test_a_system_that_tells_no_processor_still_has_a_name(tmp_path):
