@@ -3,7 +3,7 @@
     python benchmarks/demo_overhead.py [--config config/demo.yaml] [--cores 2]
 
 Runs the campaign from nothing in a temporary folder and adds up, over all jobs, the time that each
-spent at work on a model (training, scoring, tuning, evaluating, timing) times its threads. What is
+spent at work on a model (scoring, tuning, evaluating, timing) times its threads. What is
 left of cores x wall time is overhead; of it, what the jobs' own start-up takes is shown too.
 """
 
@@ -53,7 +53,7 @@ def report(results: Path, wall_s: float, cores: int) -> None:
         timing = _timing(path)
         if timing:
             kind = "profile" if path.parent.name == "profiles" else path.stem
-            threads = cores if kind in ("profile", "model") else 1
+            threads = cores if kind == "profile" else 1
             jobs, job_s, model_s = kinds.get(kind, [0, 0.0, 0.0])
             job_s += threads * timing["job_s"]
             kinds[kind] = [jobs + 1, job_s, model_s + threads * timing.get("model_s", 0.0)]

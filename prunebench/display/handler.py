@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prunebench.display.lines import DOING, duration, outcome, subject
+from prunebench.display.lines import DOING, MARKS, duration, outcome, subject
 from prunebench.display.pace import Pace, Running
 from prunebench.untyped import Foreign
 
@@ -51,7 +51,8 @@ class Display(logging.Handler):
         self.console = console
         self.pace = Pace(cores)
         self.begun = time.monotonic()
-        self.failed: set[tuple[str, str]] = set()  # a cell and its reason, once for all its jobs
+        self.failed = 0
+        self.told: set[tuple[str, str]] = set()  # a cell and its reason, once for all its jobs
         self.live: Live | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -101,14 +102,14 @@ class Display(logging.Handler):
         found = None if job is None else outcome(job.rule, job.outputs)
         if job is None or found is None:
             return
-        well, text = found
-        if not well:
+        status, text = found
+        if status != "ok":
             why = (subject(job.wildcards), text.partition(": ")[2])
-            if why in self.failed:
+            if why in self.told:
                 return
-            self.failed.add(why)
-        mark = Text("✓ ", "green") if well else Text("✗ ", "bold red")
-        self.line(mark + Text(f"{subject(job.wildcards)}  ", "bold") + Text(text))
+            self.told.add(why)
+            self.failed += status == "failed"
+        self.line(Text(*MARKS[status]) + Text(f"{subject(job.wildcards)}  ", "bold") + Text(text))
 
     def on_job_error(self, record: Foreign) -> None:
         """A job that ended without its file: what no cell's reason can tell."""
@@ -116,8 +117,8 @@ class Display(logging.Handler):
         if job is None or job.log is None:  # without a log it has told the terminal itself
             return
         about = f"{job.rule} {subject(job.wildcards)}".strip()
-        self.failed.add((about, "broken off"))
-        self.line(Text("✗ ", "bold red") + Text(f"{about}: broken off; its log ends with", "bold"))
+        self.failed += 1
+        self.line(Text(*MARKS["failed"]) + Text(f"{about}: broken off; its log ends with", "bold"))
         for text in _tail(job.log):
             self.say(f"    {text}", "dim")
 
@@ -133,7 +134,7 @@ class Display(logging.Handler):
         elif text.startswith(SAID):
             if self.pace.total and text.startswith("Complete log"):
                 took = duration(time.monotonic() - self.begun)
-                failed = f", {len(self.failed)} failed" if self.failed else ""
+                failed = f", {self.failed} failed" if self.failed else ""
                 self.say(f"{self.pace.ended} of {self.pace.total} steps in {took}{failed}", "bold")
             self.say(text, "dim")
 
@@ -177,7 +178,7 @@ class Display(logging.Handler):
                 )
         bar = Table.grid(padding=(0, 2))
         counts = f"{self.pace.ended} of {self.pace.total}"
-        lost = Text(f"{len(self.failed)} failed", "bold red") if self.failed else Text("")
+        lost = Text(f"{self.failed} failed", "bold red") if self.failed else Text("")
         bar.add_row(
             ProgressBar(total=max(1, self.pace.total), completed=self.pace.ended, width=30),
             counts, duration(now - self.begun), self.left(), lost,

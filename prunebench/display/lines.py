@@ -19,6 +19,8 @@ DOING = {
     "leaderboard": "writing the tables",
 }
 """Rules that a person waits for, in words."""
+MARKS = {"ok": ("✓ ", "green"), "failed": ("✗ ", "bold red"), "skipped": ("– ", "yellow")}
+"""How a cell ended: what stands before its line, and its colour on a terminal."""
 
 
 def subject(wildcards: Mapping[str, str]) -> str:
@@ -30,8 +32,8 @@ def subject(wildcards: Mapping[str, str]) -> str:
     return "  ".join(word for word in words if word)
 
 
-def outcome(rule: str, outputs: tuple[Path, ...]) -> tuple[bool, str] | None:
-    """Whether a job that ended went well, and what to say of it; None where nothing is worth it.
+def outcome(rule: str, outputs: tuple[Path, ...]) -> tuple[str, str] | None:
+    """How a job ended (ok, failed, skipped) and what to say of it; None where nothing is worth it.
 
     A job that failed has ended well for Snakemake; its file says what happened.
     """
@@ -40,10 +42,10 @@ def outcome(rule: str, outputs: tuple[Path, ...]) -> tuple[bool, str] | None:
         return None
     if result.get("status") in ("failed", "skipped"):
         reason = " ".join(str(result.get("reason")).split())
-        return False, f"{result['status']} while {DOING.get(rule, rule)}: {reason}"
+        return result["status"], f"{result['status']} while {DOING.get(rule, rule)}: {reason}"
     if rule != "evaluate":
         return None
-    return True, "  ".join(numbers(result))
+    return "ok", "  ".join(numbers(result))
 
 
 def numbers(result: Json) -> Iterator[str]:

@@ -89,7 +89,7 @@ class Pace:
             past = self.spent.get(rule, [])
             mean = sum(past) / len(past) if past else overall
             left += mean * max(0, planned - len(past))
-            for job in self.running.values():
+            for job in list(self.running.values()):  # the panel reads while jobs begin and end
                 if job.rule == rule:
                     left -= min(mean, (now - job.since) * min(job.cores, self.cores))
         return max(0.0, left) / self.cores

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from prunebench import running
 from prunebench.campaign.config import Campaign, Cell
-from prunebench.display.lines import DOING, duration, outcome
+from prunebench.display.lines import DOING, MARKS, duration, outcome, subject
 from prunebench.display.pace import how_far
 from prunebench.results.tables import read_campaign
 
-JOBS = ("prune", "recover", "evaluate")
 FRESH_S = 600.0
 """A job whose log has been silent for longer is not shown as one that runs."""
 
@@ -42,12 +42,14 @@ def status_text(folder: Path) -> str:
 def _state(campaign: Campaign, cell: Cell) -> tuple[str, str | None]:
     """ok, failed, skipped or open; and a line where the cell is at work or has failed."""
     paths, row = campaign.out.cell(cell), campaign.rows[cell.label]
-    name = f"{cell.model}  {cell.label} {100 * cell.sparsity:g} % seed {cell.seed}"
+    name = subject({key: str(value) for key, value in asdict(cell).items()})
     if (found := outcome("evaluate", (paths.evaluate,))) is not None:
-        well, text = found
-        return ("ok", None) if well else (text.split()[0], f"✗ {name}  {text}")
-    for job in reversed(JOBS if row.label == row.pruned_as else JOBS[1:]):
-        result = paths.folder / f"{job}.json"
+        status, text = found
+        return status, None if status == "ok" else f"{MARKS[status][0]}{name}  {text}"
+    results = {"evaluate": paths.evaluate, "recover": paths.recover}
+    if row.label == row.pruned_as:  # else the twin without recovery is pruned for both
+        results["prune"] = paths.prune
+    for job, result in results.items():
         if result.exists():
             break
         if at_work := _at_work(paths.log(job)):

@@ -98,6 +98,16 @@ def test_a_failed_cell_is_told_once_with_its_reason(tmp_path: Path) -> None:
     assert "2 of 2 steps in 0:00, 1 failed\nComplete log(s): x.log\n" in run.shown
 
 
+def test_a_skipped_cell_is_told_and_is_no_failure(tmp_path: Path) -> None:
+    run = Run()
+    run.plan(prune=1)
+    skipped = {"status": "skipped", "reason": "no such structure"}
+    end(run, "prune", tmp_path / "prune.json", skipped)
+    assert "– m  pat 50 % seed 1  skipped while pruning: no such structure" in run.shown
+    run.event(None, "Complete log(s): x.log")
+    assert "1 of 1 steps in 0:00\n" in run.shown
+
+
 def test_a_job_that_broke_off_shows_the_end_of_its_log(tmp_path: Path) -> None:
     run = Run()
     run.plan(evaluate=1)
