@@ -210,7 +210,14 @@ class Zeroshot(Part):
     suite: Text = Field(description="Name of a suite, such as zeroshot/7.")
     limit: Count | None = Field(None, description="Items per task; marked in the table.")
     batch_size: Count | Literal["auto"] = Field(
-        "auto", description="auto: found on a GPU, 16 on a CPU."
+        "auto",
+        description="Requests at once. auto: 64 on a GPU, 16 on a CPU; halved where "
+        "memory does not suffice.",
+    )
+    scoring: Literal["shared", "plain"] = Field(
+        "shared",
+        description="shared: what requests have in common is computed once; plain: each "
+        "request by itself, by lm-eval's own code.",
     )
 
 

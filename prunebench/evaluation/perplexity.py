@@ -13,14 +13,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.protocols import Protocol
+from prunebench.evaluation.scoring import has_own_decoder, hidden_states, target_losses
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.text.fits import check_ids, check_length
 from prunebench.untyped import Json
 
 TOKENS_PER_BATCH = 4096
-NO_TARGET = -100
-CHUNK = 2**20
-"""Logits that are normalised at once: a few MiB stay in the processor's cache."""
 
 
 def perplexity(
@@ -141,17 +139,19 @@ def losses(
 
 
 def _token_losses(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    logits = model(ids, use_cache=False).logits  # [batch, length, vocabulary]
-    # Logits are large: they are neither copied (the last position of a row has no target) nor
-    # turned to fp32 and normalised all at once.
-    targets = functional.pad(ids[:, 1:], (0, 1), value=NO_TARGET).reshape(-1)
-    rows = logits.view(-1, logits.shape[-1])
-    step = max(1, CHUNK // rows.shape[-1])
-    chunks = [
-        functional.cross_entropy(part.float(), target, ignore_index=NO_TARGET, reduction="none")
-        for part, target in zip(rows.split(step), targets.split(step), strict=True)
-    ]
-    return torch.cat(chunks).view(ids.shape)[:, :-1]  # [batch, length - 1]
+    """Losses [batch, length - 1] of all tokens but the first of ids [batch, length]."""
+    if not has_own_decoder(model):
+        return _losses_of_logits(model(ids, use_cache=False).logits, ids)
+    hidden = hidden_states(model, ids, use_cache=False).last_hidden_state[:, :-1]
+    losses = target_losses(model, hidden.reshape(-1, hidden.shape[-1]), ids[:, 1:].reshape(-1))
+    return losses.view(ids.shape[0], -1)
+
+
+def _losses_of_logits(logits: Tensor, ids: Tensor) -> Tensor:
+    """The same from logits [batch, length, vocabulary], for a model that runs only as a whole."""
+    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+    losses = functional.cross_entropy(flat, ids[:, 1:].reshape(-1), reduction="none")
+    return losses.view(ids.shape[0], -1)
 
 
 def _standard_error(sums: Sequence[float], counts: Sequence[int], mean: float) -> float | None:

@@ -104,6 +104,7 @@ def zeroshot(
         device=io.device,
         batch_size=settings.batch_size,
         limit=settings.limit,
+        scoring=settings.scoring,
         workdir=io.cell.folder,
     )
 

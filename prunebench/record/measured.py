@@ -118,6 +118,10 @@ class ZeroshotPart(Closed):
     batch_size: list[int] | None = Field(
         None, description="Requests that ran at once; several where the harness changed it."
     )
+    scoring: Literal["shared", "plain"] = Field(
+        "plain", description="Whether common beginnings of requests were computed once."
+    )
+    plain_because: str | None = Field(None, description="Why they were not.")
     attention: str | None = Field(None, description="Attention implementation of the model.")
     dtype: str | None = Field(None, description="Type of its weights.")
     items_file: str | None = Field(None, description="File with the outcome of each item.")

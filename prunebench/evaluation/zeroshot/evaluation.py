@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from prunebench.untyped import Foreign, Json, JsonMap, Module, Plain
-
-if TYPE_CHECKING:
-    from prunebench.text.source import Source
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.zeroshot import outcomes
-from prunebench.evaluation.zeroshot.suites import Suite, Task, load_suite
+from prunebench.evaluation.zeroshot.suites import Scoring, Suite, Task, load_suite
+from prunebench.untyped import Foreign, Json, JsonMap, Module, Plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from prunebench.text.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +34,7 @@ def evaluate(
     device: str = "cpu",
     batch_size: int | str = "auto",
     limit: int | None = None,
+    scoring: Scoring = "shared",
     workdir: Path,
 ) -> Json:
     """Score a model in memory with lm-eval, 0-shot, and write its item outcomes.
@@ -52,7 +49,7 @@ def evaluate(
     that are wrong (before the model runs), and Failure when the hub cannot be reached.
     """
     plan = load_suite(suite)
-    settings = _settings(device, batch_size, limit)
+    settings = {**_settings(device, batch_size, limit), "scoring": scoring}
     scored, skipped, how = _score(model, tokenizer, plan, source, settings)
     items = _identity(plan, limit) | {"tasks": {name: scored[name][0] for name in scored}}
     outcomes.write(items, workdir / ITEMS)
@@ -62,8 +59,7 @@ def evaluate(
         else _skipped_row(task, skipped[task.name])
         for task in plan.tasks
     }
-    run = {} if how is None else {"bos": how.bos, "batch_size": how.batch_sizes}
-    return {**_summary(plan, tasks, limit), **run}
+    return {**_summary(plan, tasks, limit), **({} if how is None else _run(how))}
 
 
 def _score(
@@ -97,6 +93,16 @@ def _score(
             "positions: the harness would score what is left of them"
         )
     return scored, skipped, how
+
+
+def _run(how: Foreign) -> Json:
+    """How the harness was run, as the record has it."""
+    return {
+        "bos": how.bos,
+        "batch_size": how.batch_sizes,
+        "scoring": "plain" if how.plain else "shared",
+        "plain_because": how.plain,
+    }
 
 
 def _outcome(entry: Plain, results: JsonMap, cut: set[Foreign]) -> tuple[Outcome, Outcome]:

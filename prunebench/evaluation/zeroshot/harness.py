@@ -23,11 +23,15 @@ import datasets
 import lm_eval
 import lm_eval.utils
 from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
 
 from prunebench.errors import Failure, Unsupported
+from prunebench.evaluation.zeroshot import shared
+from prunebench.evaluation.zeroshot.suites import Scoring
 
 # Without a GPU a batch that fits the caches is as fast as a large one, and pads less.
 CPU_BATCH_SIZE = 16
+GPU_BATCH_SIZE = 64
 CHATTER = {
     "lm_eval": logging.ERROR,
     "transformers": logging.ERROR,
@@ -41,11 +45,17 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
 
     lm-eval cuts a request that is longer than the model's context from the left and says so only in
     its log. How many items were cut belongs beside their score.
+
+    What scores a request is lm-eval's own code where `plain` says why, and else `shared.Scorer`,
+    which computes the same log-likelihoods and each common beginning once.
     """
 
-    def __init__(self, *args: Passed, **kwargs: Passed) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Passed, plain: str | None = None, **kwargs: Passed) -> None:
+        # Log-probabilities in the type of a bfloat16 model are so coarse that choices tie.
+        super().__init__(*args, softmax_dtype="float32", **kwargs)
         self.cut: set[tuple[str, str]] = set()
+        self.plain = plain
+        self.sizes: list[int] = []
         self._max_length = self.max_length  # lm-eval looks it up again for every request
         # The answers of an item share their context, which lm-eval encodes with each of them.
         self._encode_once = functools.lru_cache(maxsize=4)(super().tok_encode)
@@ -56,7 +66,7 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
         return list(self._encode_once(string))
 
     def _loglikelihood_tokens(
-        self, requests: list[Foreign], *args: Passed, **kwargs: Passed
+        self, requests: list[Foreign], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Foreign]:
         for texts, context, continuation in requests:
             if len(continuation) > self.max_length:
@@ -66,7 +76,22 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 )
             if len(context) + len(continuation) > self.max_length + 1:
                 self.cut.add(texts)
-        return list(super()._loglikelihood_tokens(requests, *args, **kwargs))
+        if self.plain:
+            return list(super()._loglikelihood_tokens(requests, disable_tqdm, override_bs))
+        fitting = [
+            shared.Request((context + continuation)[-(self.max_length + 1) :], len(continuation))
+            for _, context, continuation in requests
+        ]
+        self.sizes.append(self.batch_size)
+        with tqdm(total=len(fitting), disable=disable_tqdm, desc="log-likelihoods") as bar:
+            scorer = shared.Scorer(self.model, self.batch_size, bar.update)
+            answers = scorer.score(fitting)
+        self.batch_size_per_gpu = scorer.rows
+        self.sizes.append(scorer.rows)
+        for (texts, _, _), answer in zip(requests, answers, strict=True):
+            if texts is not None:  # parts of a rolling likelihood have no text of their own
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
 
 
 def run(
@@ -77,22 +102,30 @@ def run(
     device: str,
     batch_size: int | str,
     limit: int | None,
+    scoring: Scoring = "shared",
 ) -> tuple[Json, How]:
     """Score loaded tasks with lm-eval; returns its results and how it went about it.
 
-    `batch_size="auto"` lets lm-eval find one on a GPU, and is fixed on a CPU, where there is no
-    memory error to find it by. Requests are batched by length, which is lm-eval's own doing.
+    `scoring` "shared" computes what requests have in common once, where the model allows it;
+    "plain" is lm-eval's own way. `batch_size="auto"` is a fixed number, so that figures do not
+    depend on how much memory happened to be free; on a GPU, the plain way lets lm-eval find one.
     """
     import copy
 
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise Unsupported("lm-eval needs a tokenizer with a BOS or EOS token, this one has neither")
+    plain = "as the campaign asks" if scoring == "plain" else shared.why_not(model)
     if batch_size == "auto" and device.startswith("cpu"):
         batch_size = CPU_BATCH_SIZE
+    elif batch_size == "auto" and not plain:
+        batch_size = GPU_BATCH_SIZE
     was_training = model.training
     # lm-eval may add a padding token: not to the caller's tokenizer.
     harness = Harness(
-        pretrained=model.to(device), tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size
+        pretrained=model.to(device),
+        tokenizer=copy.deepcopy(tokenizer),
+        batch_size=batch_size,
+        plain=plain,
     )
     try:
         with templates_compiled_once():
@@ -109,20 +142,28 @@ class How:
 
     cut          (context, continuation) of the requests that were longer than `positions`
     bos          whether prompts began with the tokenizer's BOS
-    batch_sizes  requests that ran at once, in the order in which lm-eval settled on them
+    batch_sizes  requests that ran at once; several where memory did not suffice for the first
+    plain        why common beginnings were not shared; None where they were
     """
 
     cut: set[tuple[str, str]]
     positions: int
     bos: bool
     batch_sizes: list[int]
+    plain: str | None
 
 
 def how(harness: Harness) -> How:
     """What a harness has done so far."""
     first = harness.tok_encode("The")[:1]
-    sizes = list(dict.fromkeys(harness.batch_sizes.values())) or [int(harness.batch_size)]
-    return How(harness.cut, harness.max_length, first == [harness.tokenizer.bos_token_id], sizes)
+    found = [*harness.sizes, *harness.batch_sizes.values()]
+    return How(
+        cut=harness.cut,
+        positions=harness.max_length,
+        bos=first == [harness.tokenizer.bos_token_id],
+        batch_sizes=list(dict.fromkeys(found)) or [int(harness.batch_size)],
+        plain=harness.plain,
+    )
 
 
 @contextlib.contextmanager

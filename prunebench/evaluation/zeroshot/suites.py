@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from prunebench.errors import Invalid
 from prunebench.evaluation.zeroshot.check import known_rule
@@ -14,6 +15,9 @@ from prunebench.untyped import Json, JsonMap, Plain
 FOLDER = Path(__file__).resolve().parent.parent.parent / "suites"
 KEYS = {"name", "like", "display", "stock", "group", "split", "metric", "file", "hub", "fields"}
 SUITE_KEYS = {"name", "summary", "include", "tasks"}
+
+Scoring = Literal["shared", "plain"]
+"""Common beginnings of requests computed once, or each request by itself as lm-eval does it."""
 
 
 @dataclass(frozen=True)
