@@ -24,6 +24,8 @@ from prunebench.untyped import Json
 SHORTEST = 6
 """Tokens: a shorter common beginning is run again with each of its continuations. Below that a pass
 of its own costs more than it saves."""
+PASS_COST = (48, 2048)
+"""Tokens of padding that are cheaper than one more pass: on a CPU, on a GPU."""
 ROPE_BY_LENGTH = ("dynamic", "longrope")
 """Rotary embeddings whose angles depend on the length of the whole input."""
 
@@ -152,6 +154,26 @@ class _Past:
         return cache, filled.gather(1, order)
 
 
+def batches(lengths: Sequence[int], rows: int, cost: int) -> list[int]:
+    """Sizes of the batches, at most `rows` each, into which falling `lengths` are cut.
+
+    The cut has the least cost: the tokens of all batches, padding included, and `cost` tokens for
+    each. (Dynamic programming over where the last batch begins.)
+    """
+    total, begin = [0], [0]
+    for end in range(1, len(lengths) + 1):
+        value, first = min(
+            (total[i] + (end - i) * lengths[i] + cost, i) for i in range(max(0, end - rows), end)
+        )
+        total.append(value)
+        begin.append(first)
+    sizes, end = [], len(lengths)
+    while end:
+        sizes.append(end - begin[end])
+        end = begin[end]
+    return sizes[::-1]
+
+
 def _picked(states: Tensor, rows: Tensor, places: Tensor) -> Tensor:
     """states[rows] with their places in the order of places [rows, length]."""
     heads = torch.arange(states.shape[1], device=states.device)
@@ -189,12 +211,15 @@ class Scorer:
         segments.sort(key=lambda pair: -len(pair[1].tokens))
         done = 0
         while done < len(segments):
-            some = segments[done : done + self.rows]
+            lengths = [len(segment.tokens) for _, segment in segments[done:]]
             try:
-                after = self._pass(some, past)
-                done += len(some)
-                below = [(i, child) for i, (_, seg) in enumerate(some) for child in seg.children]
-                self._run(below, after)
+                for size in batches(lengths, self.rows, PASS_COST[self.device.type != "cpu"]):
+                    some = segments[done : done + size]
+                    after = self._pass(some, past)
+                    done += size
+                    below = [(i, child) for i, (_, seg) in enumerate(some) for child in seg.children]
+                    if below:
+                        self._run(below, after)
             except (RuntimeError, MemoryError) as error:
                 if self.rows == 1 or not should_reduce_batch_size(error):
                     raise
