@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from prunebench.record.measured import CostPart, MaybeStep, Perplexity, ProfilePart, ZeroshotPart
+from prunebench.record.measured import (
+    CostPart,
+    MaybeStep,
+    Perplexity,
+    ProfilePart,
+    SuitePart,
+    TextsPart,
+)
 from prunebench.record.parts import (
     EITHER,
     Amount,
@@ -235,9 +242,17 @@ class Record(Closed):
         | None
     ) = Field(None, description="One entry per perplexity protocol, under the protocol's key.")
     zeroshot: (
-        Annotated[Annotated[ZeroshotPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        Annotated[Annotated[SuitePart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
         | None
     ) = Field(None, description="Zero-shot accuracy of a suite of tasks.")
+    generation: (
+        Annotated[Annotated[SuitePart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        | None
+    ) = Field(None, description="A suite of tasks whose answers are generated; null: none.")
+    texts: (
+        Annotated[Annotated[TextsPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
+        | None
+    ) = Field(None, description="A fixed set of prompts, continued; null: none.")
     profile: (
         Annotated[Annotated[ProfilePart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER]
         | None

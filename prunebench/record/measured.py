@@ -68,13 +68,46 @@ MaybeDifference = (
 )
 
 
+class FewShot(RecordPart):
+    """Where the examples before each question come from."""
+
+    split: str | None = Field(description="Split; null for examples in the task's definition.")
+    seed: int = Field(description="What drew them, where the task draws them.")
+
+
+class AnswerSample(RecordPart):
+    """One question, and what the model answered."""
+
+    prompt: str = Field(description="End of the prompt.")
+    target: str = Field(description="The right answer.")
+    answer: str = Field(description="The beginning of the model's answer; it may be empty.")
+
+
+class Generated(RecordPart):
+    """What the answers to a task look like that the model writes itself, greedily."""
+
+    max_new_tokens: Size = Field(description="Tokens after which an answer is cut.")
+    stop: list[str] = Field(description="Texts that end an answer, besides the end of text.")
+    tokens: Amount = Field(description="Mean length of an answer in tokens.")
+    empty: Share = Field(description="Share of answers without a visible character.")
+    repeating: Share = Field(
+        description="Share of answers of which more than half of the sequences of four tokens "
+        "stand in them before."
+    )
+    at_limit: Share = Field(description="Share of answers that were cut at max_new_tokens.")
+    samples: list[AnswerSample] = Field(description="The first items.")
+
+
 class TaskPart(RecordPart):
     """Accuracy on one task."""
 
     status: Literal["ok"] = Field(description="ok when the task was run.")
     reason: None = Field(None, description="Null when the task was run.")
-    metric: str = Field(description="Which accuracy value is (acc or acc_norm).")
-    value: Share = Field(description="The accuracy that counts.")
+    metric: str = Field(description="Name of the metric that value is (acc, exact_match, ...).")
+    filter: str | None = Field(
+        None, description="The harness's filter by which an answer is found; null: there is one."
+    )
+    value: Share = Field(description="The figure that counts.")
     stderr: Amount | None = Field(None, description="Its standard error over items.")
     acc: Share | None = Field(None, description="Accuracy.")
     acc_norm: Share | None = Field(None, description="Length-normalised accuracy.")
@@ -84,6 +117,18 @@ class TaskPart(RecordPart):
         description="Items of which the harness cut the beginning because they did not fit.",
     )
     chance: Share | None = Field(None, description="Accuracy of guessing.")
+    majority: Share | None = Field(
+        None, description="Accuracy of always giving the most frequent right answer (its position)."
+    )
+    shots: Count = Field(0, description="Examples before each question.")
+    fewshot: FewShot | None = Field(None, description="Where they are from; null without any.")
+    chat: bool = Field(False, description="Whether prompts went through the chat template.")
+    prompt: str | None = Field(
+        None, description="The first item's prompt, where there are examples or generated answers."
+    )
+    generated: Generated | None = Field(
+        None, description="What the answers look like; null where none is generated."
+    )
     version: JsonValue = Field(None, description="The harness's version of the task.")
     hash: str | None = Field(None, description="Digest of the prompts.")
     versus_dense: MaybeDifference = Field(None, description="Difference from dense.")
@@ -99,8 +144,8 @@ class HarnessPart(RecordPart):
     version: str = Field(description="Version of the harness.")
 
 
-class ZeroshotPart(Closed):
-    """Zero-shot accuracies of a suite."""
+class SuitePart(Closed):
+    """Figures of a suite of tasks: choices between given answers, or answers that are generated."""
 
     status: Literal["ok"] = Field(description="ok when the suite was run.")
     reason: str | None = Field(None, description="Null when the suite was run.")
@@ -134,6 +179,25 @@ class ZeroshotPart(Closed):
         str,
         Annotated[Annotated[TaskPart, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER],
     ] = Field(description="One entry per task, under the task's name.")
+
+
+class Continuation(RecordPart):
+    """A prompt, and how the model goes on."""
+
+    prompt: str = Field(description="What was given.")
+    text: str = Field(description="What the model wrote.")
+    ended: bool = Field(description="Whether it ended the text by itself.")
+    repeating: bool = Field(
+        description="Whether more than half of its sequences of four tokens stand in it before."
+    )
+
+
+class TextsPart(Closed):
+    """A fixed set of prompts, continued greedily."""
+
+    status: Literal["ok"] = Field("ok", description="ok when they were continued.")
+    tokens: Size = Field(description="Most tokens that were added.")
+    texts: list[Continuation] = Field(description="One for each prompt, in their order.")
 
 
 class Quartiles(RecordPart):

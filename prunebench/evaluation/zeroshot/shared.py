@@ -217,7 +217,9 @@ class Scorer:
                     some = segments[done : done + size]
                     after = self._pass(some, past)
                     done += size
-                    below = [(i, child) for i, (_, seg) in enumerate(some) for child in seg.children]
+                    below = [
+                        (i, child) for i, (_, seg) in enumerate(some) for child in seg.children
+                    ]
                     if below:
                         self._run(below, after)
             except (RuntimeError, MemoryError) as error:

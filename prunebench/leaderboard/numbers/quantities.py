@@ -18,8 +18,8 @@ from prunebench.record.measured import (
     ProfilePart,
     Quartiles,
     StepPart,
+    SuitePart,
     TaskPart,
-    ZeroshotPart,
 )
 from prunebench.record.parts import Lost, there
 
@@ -153,7 +153,7 @@ def _perplexities(record: Record) -> Iterator[Measurement]:
         yield Measurement(Quantity("perplexity", entry.corpus, details, device), entry.value, error)
 
 
-def _zeroshot(part: ZeroshotPart, default_device: str) -> Iterator[Measurement]:
+def _zeroshot(part: SuitePart, default_device: str) -> Iterator[Measurement]:
     device = part.device or default_device
     harness = f"{part.harness.name} {part.harness.version}"
     common = {"suite": part.suite, "limit": part.limit, "harness": harness}
@@ -206,7 +206,7 @@ def _paired(versus: Difference | Lost | None) -> Ends:
     return (None, None) if found is None else (found.low, found.high)
 
 
-def _paired_mean(part: ZeroshotPart, tasks: Collection[TaskPart], key: str) -> Ends:
+def _paired_mean(part: SuitePart, tasks: Collection[TaskPart], key: str) -> Ends:
     """95 % interval of the mean's difference; tasks share no items: their errors add up."""
     whole: Difference | Lost | None = getattr(part, key)
     if found := there(whole):

@@ -268,14 +268,14 @@ def test_nothing_of_the_callers_is_left_changed(
 def test_the_part_has_the_form_of_records(
     model: Any, tokenizer: Any, local: Source, tmp_path: Path
 ) -> None:
-    from prunebench.record.measured import ZeroshotPart
+    from prunebench.record.measured import SuitePart
 
     (local.root / "zeroshot" / "arc_easy.jsonl").unlink()
     result = run(model, tokenizer, local, tmp_path)
-    part = ZeroshotPart.model_validate(result)
+    part = SuitePart.model_validate(result)
     assert part.tasks["boolq"].status == "ok" and part.tasks["arc_easy"].status == "skipped"
     with pytest.raises(ValueError, match="mean"):
-        ZeroshotPart.model_validate({**result, "mean": "high"})
+        SuitePart.model_validate({**result, "mean": "high"})
 
 
 def test_importing_the_package_imports_neither_torch_nor_the_harness() -> None:
