@@ -242,7 +242,7 @@ class Scorer:
         self._collect(segments, output.last_hidden_state)
         if cache is None:
             return _Past([], filled)
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        layers = [(keys, values) for keys, values, _ in cache]
         return _Past(layers, options.get("attention_mask", filled).bool())
 
     def _options(
