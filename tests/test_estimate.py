@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from prunebench.campaign import config
 from prunebench.campaign.config import Model
-from prunebench.campaign.parts import Zeroshot
+from prunebench.campaign.parts import SuiteRun
 from prunebench.campaign.settings import Recovery
 from prunebench.cli import main
 from prunebench.errors import Unsupported
@@ -223,7 +223,7 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
 def test_limits_shorten_the_evaluation():
     sizes, _ = shape_sizes("llama-7b")
     whole, few = (
-        stages.evaluate(sizes, [], Zeroshot(suite="zeroshot/7", limit=limit), 1.0).operations
+        stages.evaluate(sizes, [], SuiteRun(suite="zeroshot/7", limit=limit), 1.0).operations
         for limit in (None, 200)
     )
     assert few == pytest.approx(whole * 1400 / 20_465)

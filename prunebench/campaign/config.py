@@ -18,7 +18,8 @@ from prunebench.campaign.parts import (
     Profile,
     Resources,
     Steps,
-    Zeroshot,
+    SuiteRun,
+    Texts,
 )
 from prunebench.campaign.paths import CampaignFolder
 from prunebench.campaign.rows import Row, build_rows
@@ -86,7 +87,9 @@ class Campaign:
     calibration: Calibration | None
     recovery: Recovery | None
     perplexity: tuple[Protocol, ...]
-    zeroshot: Zeroshot | None
+    zeroshot: SuiteRun | None
+    generation: SuiteRun | None
+    texts: Texts | None
     profile: Profile | None
     resources: Resources = field(default_factory=Resources)
     reference: str | None = None
@@ -94,6 +97,11 @@ class Campaign:
     steps: Steps | None = None
     papers: tuple[str, ...] = ()
     folder: Path | None = None
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Names of the suites that models are asked."""
+        return tuple(asked.suite for asked in (self.zeroshot, self.generation) if asked)
 
     @property
     def out(self) -> CampaignFolder:
@@ -176,6 +184,8 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
         recovery=recovery,
         perplexity=tuple(read_protocols(given.perplexity, file)),
         zeroshot=given.zeroshot,
+        generation=given.generation,
+        texts=given.texts,
         profile=given.profile,
         resources=given.resources,
         reference=given.reference,
@@ -267,13 +277,15 @@ def _check_names(campaign: Campaign) -> None:
     for i, name in enumerate(campaign.papers):
         if name not in campaign.plugins:
             raise Invalid(unknown(f"{campaign.file}: papers[{i}]", name, campaign.plugins))
-    if campaign.zeroshot is not None:
+    for key, asked in (("zeroshot", campaign.zeroshot), ("generation", campaign.generation)):
+        if asked is None:
+            continue
         from prunebench.evaluation.zeroshot import load_suite
 
         try:
-            load_suite(campaign.zeroshot.suite)
+            load_suite(asked.suite)
         except Invalid as error:
-            raise Invalid(f"{campaign.file}: zeroshot.suite: {error}") from None
+            raise Invalid(f"{campaign.file}: {key}.suite: {error}") from None
 
 
 def _check_data(campaign: Campaign) -> None:
@@ -306,8 +318,10 @@ def _check_random(campaign: Campaign) -> None:
     trained = [model.name for model in campaign.models.values() if model.kind != "random"]
     if trained:
         raise Invalid(f"{where} is for models of kind 'random' only, not for {trained[0]!r}")
-    if campaign.perplexity or campaign.zeroshot:
-        raise Invalid(f"{where}: there is no text to evaluate on; leave out perplexity, zeroshot")
+    if campaign.perplexity or campaign.zeroshot or campaign.generation:
+        raise Invalid(
+            f"{where}: there is no text to evaluate on; leave out perplexity, zeroshot, generation"
+        )
 
 
 def campaign_source(campaign: Campaign) -> Source:

@@ -74,8 +74,8 @@ def of_evaluation(campaign: Campaign) -> Digests:
     found: dict[str, str] = {}
     for protocol in campaign.perplexity:
         found |= of_corpora(campaign, protocol.corpus, protocol.split)
-    if campaign.zeroshot is not None:
-        found |= _suite(campaign, campaign.zeroshot.suite)
+    for suite in campaign.suites:
+        found |= _suite(campaign, suite)
     return found
 
 
@@ -86,15 +86,21 @@ def revisions(campaign: Campaign) -> Revisions:
 
 def _suite(campaign: Campaign, name: str) -> Digests:
     """Of the suite's definition, and of each task's documents where they are local."""
+    from prunebench.evaluation.zeroshot.stock import OWN, stock_path
     from prunebench.evaluation.zeroshot.suites import load_suite
 
     suite = load_suite(name)
     found = {f"suite/{name}": hashlib.sha256(repr(suite).encode()).hexdigest()}
+    for task in suite.tasks:
+        if task.stock.startswith(OWN):
+            found[f"suite/{task.name}"] = _file(stock_path(task))
     if campaign.source != "local":
         return found
     folder = (_source(campaign).root or Path()) / "zeroshot"
     for task in suite.tasks:
-        pattern = f"{task.group}*.jsonl" if task.group else f"{task.file}.jsonl"
+        # Of a group each task has a file, and examples lie in files beside the documents'.
+        several = task.group or task.shots or not task.stock.endswith(".yaml")
+        pattern = f"{task.group or task.file}{'*' * bool(several)}.jsonl"
         if files := sorted(folder.glob(pattern)):
             found[f"zeroshot/{task.name}"] = joined([_file(path) for path in files])
     return found

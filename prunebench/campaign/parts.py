@@ -39,6 +39,15 @@ BOS = (
 )
 
 
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, there was a little girl who",
+    "Water boils when",
+    "The most important thing to know about money is",
+    "def is_even(number):\n",
+)
+
+
 def _listed(value: object) -> object:
     """A list as a tuple, and a single name as a list of one; anything else is for the type."""
     return tuple(value) if isinstance(value, list) else value
@@ -204,10 +213,10 @@ PerplexityItem = Annotated[
 ]
 
 
-class Zeroshot(Part):
-    """Zero-shot tasks through lm-eval."""
+class SuiteRun(Part):
+    """A suite of tasks through lm-eval."""
 
-    suite: Text = Field(description="Name of a suite, such as zeroshot/7.")
+    suite: Text = Field(description="Name of a suite, such as zeroshot/7, or a YAML file of one.")
     limit: Count | None = Field(None, description="Items per task; marked in the table.")
     batch_size: Count | Literal["auto"] = Field(
         "auto",
@@ -219,6 +228,15 @@ class Zeroshot(Part):
         description="shared: what requests have in common is computed once; plain: each "
         "request by itself, by lm-eval's own code.",
     )
+
+
+class Texts(Part):
+    """Prompts that every row continues, greedily, for a reader to look at."""
+
+    prompts: Annotated[tuple[Text, ...], Listed, Field(min_length=1)] = Field(
+        PROMPTS, description="What is continued."
+    )
+    tokens: Count = Field(60, description="Most tokens that are added.")
 
 
 class PointEntry(Part):
@@ -306,7 +324,14 @@ class CampaignFile(Part):
     perplexity: Annotated[tuple[PerplexityItem, ...], Listed] = Field(
         (), description="Perplexity protocols, by name or written out."
     )
-    zeroshot: Zeroshot | None = None
+    zeroshot: SuiteRun | None = Field(None, description="Tasks whose score is the zero-shot mean.")
+    generation: SuiteRun | None = Field(
+        None, description="Tasks whose answers the model writes, such as generation/5."
+    )
+    texts: Texts | None = Field(
+        default_factory=Texts,
+        description="Prompts that each row continues, for the page; null: none.",
+    )
     profile: Profile | None = None
     multiple_of: Multiples = Field(default_factory=Multiples)
     resources: Resources = Field(default_factory=Resources)

@@ -53,6 +53,11 @@ class CellPaths:
         return self.folder / "items.json.gz"
 
     @property
+    def generation_items(self) -> Path:
+        """The same of the suite whose answers are generated."""
+        return self.folder / "generation-items.json.gz"
+
+    @property
     def model(self) -> Path:
         """The saved model of the cell's last job."""
         return self.folder / "model"

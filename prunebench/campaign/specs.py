@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from prunebench.campaign import inputs
 from prunebench.campaign.config import DEMO_ROOT, Campaign, Cell, Model
-from prunebench.campaign.parts import Calibration, Part, Profile, Zeroshot
+from prunebench.campaign.parts import Calibration, Part, Profile, SuiteRun, Texts
 from prunebench.campaign.rows import Row
 from prunebench.campaign.settings import Recovery
 from prunebench.evaluation.protocols import Protocol
@@ -87,7 +87,9 @@ class EvaluateSpec(Part):
     model: Model
     data: DataSpec
     perplexity: tuple[Protocol, ...] = ()
-    zeroshot: Zeroshot | None = None
+    zeroshot: SuiteRun | None = None
+    generation: SuiteRun | None = None
+    texts: Texts | None = None
 
 
 class ProfileSpec(Part):
@@ -116,7 +118,7 @@ class LeakSpec(Part):
     calibration: Calibration | None = None
     recovery: Recovery | None = None
     perplexity: tuple[Protocol, ...] = ()
-    suite: str | None = None
+    suites: tuple[str, ...] = ()
 
 
 def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
@@ -160,6 +162,8 @@ def evaluate_spec(campaign: Campaign, cell: Cell) -> EvaluateSpec:
         data=_data(campaign, inputs.of_evaluation(campaign)),
         perplexity=campaign.perplexity,
         zeroshot=campaign.zeroshot,
+        generation=campaign.generation,
+        texts=campaign.texts,
     )
 
 
@@ -213,7 +217,7 @@ def leak_spec(campaign: Campaign) -> LeakSpec:
         calibration=campaign.calibration,
         recovery=campaign.recovery,
         perplexity=campaign.perplexity,
-        suite=campaign.zeroshot.suite if campaign.zeroshot else None,
+        suites=campaign.suites,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunebench.campaign.parts import Profile, Zeroshot
+from prunebench.campaign.parts import Profile, SuiteRun
 from prunebench.campaign.settings import Recovery
 from prunebench.errors import Unsupported
 from prunebench.estimate.sizes import Sizes
@@ -140,7 +140,7 @@ def recovery_tokens(
 def evaluate(
     sizes: Sizes,
     protocols: Sequence[Protocol],
-    zeroshot: Zeroshot | None,
+    zeroshot: SuiteRun | None,
     kept: float,
 ) -> Stage:
     """Perplexities and zero-shot tasks. Memory is that of the perplexities: the zero-shot batch
@@ -187,7 +187,7 @@ def _corpus_tokens(protocol: Protocol) -> float:
     return CORPUS_CHARACTERS.get(place, OTHER_CHARACTERS) / CHARACTERS_PER_TOKEN
 
 
-def _suite_tokens(zeroshot: Zeroshot | None) -> float:
+def _suite_tokens(zeroshot: SuiteRun | None) -> float:
     if zeroshot is None:
         return 0.0
     suite, limit = zeroshot.suite, zeroshot.limit

@@ -8,14 +8,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prunebench.campaign.parts import Zeroshot
+from prunebench.campaign.parts import SuiteRun
 from prunebench.campaign.specs import EvaluateSpec
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.evaluation.perplexity import perplexity
 from prunebench.evaluation.protocols import Protocol
+from prunebench.evaluation.written import continue_prompts
 from prunebench.jobs import work
 from prunebench.jobs.work import JobIO
 from prunebench.pruning.architectures import relies_on_bos
@@ -47,15 +49,25 @@ def evaluate(spec: EvaluateSpec, io: JobIO) -> Json:
         figures = perplexity(model, tokenizer, rows, protocol)
         return {**figures, **ran, "data_sha256": text_digest(rows)}
 
-    if spec.zeroshot is not None:
+    def ask(settings: SuiteRun | None, items: Path) -> Json:
+        return {**run_suite(settings, model, tokenizer, source, io, items), **ran}
+
+    if spec.zeroshot is not None or spec.generation is not None:
         from prunebench.evaluation.zeroshot import harness  # noqa: F401  an import is no model work
 
     start_s = time.perf_counter()
     figures = {p.key: part(partial(measure, p)) for p in protocols}
-    accuracies = part(lambda: {**zeroshot(spec.zeroshot, model, tokenizer, source, io), **ran})
+    accuracies = part(partial(ask, spec.zeroshot, io.cell.items))
+    further = {}
+    if spec.generation is not None:
+        further["generation"] = part(partial(ask, spec.generation, io.cell.generation_items))
+    if spec.texts is not None:
+        given = (spec.texts.prompts, spec.texts.tokens)
+        further["texts"] = part(partial(continue_prompts, model, tokenizer, *given))
     return {
         "perplexity": figures,
         "zeroshot": accuracies,
+        **further,
         "notes": without_bos(protocols, accuracies) if needs_bos else [],
         "timing": {"model_s": time.perf_counter() - start_s},
         "provenance": provenance(),
@@ -84,14 +96,15 @@ def without_bos(protocols: Sequence[Protocol], accuracies: JsonMap) -> list[str]
     return [f"{key}: without BOS in front, which this family relies on" for key in keys]
 
 
-def zeroshot(
-    settings: Zeroshot | None,
+def run_suite(
+    settings: SuiteRun | None,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     source: Source,
     io: JobIO,
+    items: Path,
 ) -> Json:
-    """The zero-shot suite through lm-eval, imported only here."""
+    """A suite of tasks through lm-eval, imported only here; item outcomes go to `items`."""
     if settings is None:
         raise Unsupported("the campaign asks for no zero-shot suite")
     from prunebench.evaluation import zeroshot as suite
@@ -105,7 +118,8 @@ def zeroshot(
         batch_size=settings.batch_size,
         limit=settings.limit,
         scoring=settings.scoring,
-        workdir=io.cell.folder,
+        workdir=items.parent,
+        items_file=items.name,
     )
 
 

@@ -74,8 +74,11 @@ def assemble(
     status, reason = _outcome(pruned, final, evaluated, profile)
     missing = {"status": "failed" if status == "ok" else status, "reason": reason or "not measured"}
     zeroshot = evaluated.get("zeroshot", missing)
+    generation = evaluated.get("generation")
     for key, other in partners.items():
-        zeroshot = _paired(own, zeroshot, key, other)
+        zeroshot = _paired(own.items, zeroshot, key, other.items)
+        if generation is not None:
+            generation = _paired(own.generation_items, generation, key, other.generation_items)
     cost = {"prune": pruned.get("cost"), "recover": final.get("cost") if cell.recovery else None}
     return {
         "status": status,
@@ -88,6 +91,8 @@ def assemble(
         "export": final.get("export", missing),
         "perplexity": evaluated.get("perplexity", missing),
         "zeroshot": zeroshot,
+        "generation": generation,
+        "texts": evaluated.get("texts"),
         "profile": profile,
         "cost": {"status": "ok", **cost} if cost["prune"] else missing,
         "leak": _leak(read_result(out.leak), pruned, final),
@@ -145,6 +150,10 @@ def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:
     yield from evaluated["perplexity"].items()
     yield "zero-shot", evaluated["zeroshot"]
     yield from evaluated["zeroshot"].get("tasks", {}).items()
+    if (generation := evaluated.get("generation")) is not None:
+        yield "generation", generation
+        yield from generation.get("tasks", {}).items()
+    yield "texts", evaluated.get("texts") or {}
     yield "profile", profiled
 
 
@@ -156,14 +165,14 @@ def _profile(path: Path, name: str) -> Json:
     return found
 
 
-def _paired(own: CellPaths, zeroshot: Json, key: str, other: CellPaths) -> Json:
-    """Add the item-by-item comparison with another cell to the zero-shot part."""
-    if zeroshot.get("status") != "ok" or other == own or not other.items.is_file():
+def _paired(own: Path, zeroshot: Json, key: str, other: Path) -> Json:
+    """Add the item-by-item comparison with another cell to the figures of a suite."""
+    if zeroshot.get("status") != "ok" or other == own or not other.is_file():
         return zeroshot
     from prunebench.evaluation.zeroshot import paired
 
     try:
-        versus = paired(other.items, own.items)
+        versus = paired(other, own)
     except Invalid as error:  # of another harness, or of other documents
         return {**zeroshot, key: {"status": "skipped", "reason": str(error)}}
     tasks = {

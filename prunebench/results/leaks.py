@@ -47,6 +47,6 @@ def evaluation_texts(campaign: Campaign, source: Source) -> dict[str, Iterator[s
     for protocol in campaign.perplexity:
         rows = source.rows(protocol.corpus, protocol.split)
         texts[f"{protocol.corpus}-{protocol.split}"] = iter(rows)
-    if campaign.zeroshot is not None:
-        texts |= item_texts(suite=campaign.zeroshot.suite, source=source)
+    for suite in campaign.suites:
+        texts |= item_texts(suite=suite, source=source)
     return texts

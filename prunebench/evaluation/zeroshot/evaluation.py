@@ -1,4 +1,5 @@
-"""Zero-shot accuracy of one model on one suite, as the `zeroshot` part of its record."""
+"""Figures of one model on one suite of tasks, as the parts `zeroshot` and `generation` of its
+record."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.errors import Failure, Invalid
 from prunebench.evaluation.zeroshot import outcomes
+from prunebench.evaluation.zeroshot.answers import asked, health, majority
 from prunebench.evaluation.zeroshot.suites import Scoring, Suite, Task, load_suite
 from prunebench.untyped import Foreign, Json, JsonMap, Module, Plain
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ITEMS = "items.json.gz"
-Outcome = Json
 
 
 def evaluate(
@@ -36,12 +37,13 @@ def evaluate(
     limit: int | None = None,
     scoring: Scoring = "shared",
     workdir: Path,
+    items_file: str = ITEMS,
 ) -> Json:
-    """Score a model in memory with lm-eval, 0-shot, and write its item outcomes.
+    """Score a model in memory with lm-eval on a suite, and write its item outcomes.
 
     `source` (text.source.Source) says where documents come from: the hub, or local files at
     `source.task_file(name)`. `limit` takes the first documents of each task (of each subtask, where
-    a task is a group) and is recorded. The item outcomes go to `workdir/items.json.gz`, for
+    a task is a group) and is recorded. The item outcomes go to `workdir/items_file`, for
     `outcomes.paired` to compare two models item by item.
 
     A task that the source does not have is skipped with its reason, and then there is no mean: the
@@ -50,16 +52,17 @@ def evaluate(
     """
     plan = load_suite(suite)
     settings = {**_settings(device, batch_size, limit), "scoring": scoring}
-    scored, skipped, how = _score(model, tokenizer, plan, source, settings)
-    items = _identity(plan, limit) | {"tasks": {name: scored[name][0] for name in scored}}
-    outcomes.write(items, workdir / ITEMS)
+    found, skipped, ran = _score(model, tokenizer, plan, source, settings)
+    items = _identity(plan, limit) | {"tasks": {name: found[name]["outcome"] for name in found}}
+    outcomes.write(items, workdir / items_file)
     tasks = {
-        task.name: _row(task, *scored[task.name])
-        if task.name in scored
+        task.name: _row(task, found[task.name])
+        if task.name in found
         else _skipped_row(task, skipped[task.name])
         for task in plan.tasks
     }
-    return {**_summary(plan, tasks, limit), **({} if how is None else _run(how))}
+    summary = {**_summary(plan, tasks, limit), "items_file": items_file}
+    return {**summary, **(_run(ran) if ran else {})}
 
 
 def _score(
@@ -68,78 +71,133 @@ def _score(
     plan: Suite,
     source: Source,
     settings: JsonMap,
-) -> tuple[dict[str, tuple[Outcome, Outcome]], dict[str, str], Foreign]:
-    """Item outcomes and lm-eval's metrics by task, reasons of tasks left out, how it was run."""
+) -> tuple[dict[str, Json], dict[str, str], list[Foreign]]:
+    """What was found by task (outcome, metrics, details), reasons of tasks left out, how it ran."""
     from prunebench.evaluation.zeroshot import tasks
 
     ready, skipped = tasks.prepare(plan, source)
     if not ready:
-        return {}, skipped, None
+        return {}, skipped, []
     from prunebench.evaluation.zeroshot import harness
 
+    found: dict[str, Json] = {}
+    ran: list[Foreign] = []
     with harness.quiet(), tempfile.TemporaryDirectory(prefix="prunebench-") as folder:
-        ready, loaded = tasks.load_tasks(
-            ready, folder=Path(folder), skipped=skipped, limit=settings["limit"]
-        )
-        if not ready:
-            return {}, skipped, None
-        results, how = harness.run(model, tokenizer, loaded, **settings)
-    scored = {entry.task.name: _outcome(entry, results, how.cut) for entry in ready}
-    for name in [
-        name for name, (outcome, _) in scored.items() if outcome["cut"] == outcome["items"]
-    ]:
+        limit = settings["limit"]
+        ready, loaded = tasks.load_tasks(ready, folder=Path(folder), skipped=skipped, limit=limit)
+        ready = _possible(model, tokenizer, ready, skipped)
+        # The chat template is one switch for all tasks of a call.
+        for chat in (False, True):
+            some = [entry for entry in ready if entry.task.chat == chat]
+            if not some:
+                continue
+            parts = [loaded[entry.task.name] for entry in some]
+            results, how = harness.run(model, tokenizer, parts, chat=chat, **settings)
+            ran.append(how)
+            for entry, part in zip(some, parts, strict=True):
+                found[entry.task.name] = _found(entry, part["tasks"], results, how)
+    for name in [name for name, one in found.items() if one["cut"] == one["items"]]:
         skipped[name] = (
-            f"all {scored.pop(name)[0]['items']} items are longer than the model's {how.positions} "
+            f"all {found.pop(name)['items']} items are longer than the model's {ran[0].positions} "
             "positions: the harness would score what is left of them"
         )
-    return scored, skipped, how
+    return found, skipped, ran
 
 
-def _run(how: Foreign) -> Json:
-    """How the harness was run, as the record has it."""
-    return {
-        "bos": how.bos,
-        "batch_size": how.batch_sizes,
-        "scoring": "plain" if how.plain else "shared",
-        "plain_because": how.plain,
-    }
+def _possible(
+    model: Module, tokenizer: PreTrainedTokenizerBase, ready: Sequence[Foreign], skipped: Json
+) -> list[Foreign]:
+    """The entries that this model can be asked; the reasons of the others go to `skipped`."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for entry in ready:
+        if entry.task.chat and not getattr(tokenizer, "chat_template", None):
+            skipped[entry.task.name] = "the model's tokenizer has no chat template"
+        elif entry.generates and positions and entry.generation["max_gen_toks"] >= positions:
+            skipped[entry.task.name] = (
+                f"{entry.generation['max_gen_toks']} new tokens leave no room for a question in "
+                f"the model's {positions} positions; set max_new_tokens"
+            )
+    return [entry for entry in ready if entry.task.name not in skipped]
 
 
-def _outcome(entry: Plain, results: JsonMap, cut: set[Foreign]) -> tuple[Outcome, Outcome]:
-    """Item outcomes and lm-eval's metrics of one entry of a suite."""
+def _found(entry: Foreign, objects: JsonMap, results: JsonMap, how: Foreign) -> Json:
+    """Item outcomes and lm-eval's figures of one entry of a suite, and how it was asked."""
     _check_counts(entry, results["n-samples"])
-    name = entry.task.name
-    samples = [sample for part in entry.parts for sample in results["samples"][part.name]]
+    task = entry.task
+    parts = {
+        part.name: [s for s in results["samples"][part.name] if s["filter"] == entry.filter]
+        for part in entry.parts
+    }
+    samples = [sample for some in parts.values() for sample in some]
     outcome = outcomes.task_outcomes(
-        samples, metric=entry.task.metric, version=results["versions"][name], cut=cut
+        samples,
+        metric=task.metric,
+        version=results["versions"].get(task.name),
+        cut=how.cut,
+        chance=0.0 if task.chance is None and entry.generates else task.chance,
     )
     if outcome["cut"]:
         log.warning(
             "%s: %d of %d items exceed the model's context: lm-eval cut them from the left",
-            name,
+            task.name,
             outcome["cut"],
             outcome["items"],
         )
-    return outcome, results["results"][name]
+    figures = results["results"][task.name]
+    return {
+        "outcome": outcome,
+        "cut": outcome["cut"],
+        "items": outcome["items"],
+        "value": _figure(figures, task.metric, entry.filter),
+        "stderr": _figure(figures, f"{task.metric}_stderr", entry.filter),
+        "acc": _figure(figures, "acc", entry.filter),
+        "acc_norm": _figure(figures, "acc_norm", entry.filter),
+        "known": sorted({key.partition(",")[0] for key in figures if "_stderr" not in key}),
+        "majority": majority([(objects[name], some) for name, some in parts.items()]),
+        "asked": asked(entry, samples),
+        "generated": health(entry, samples, how.answers) if entry.generates else None,
+    }
 
 
-def _row(task: Task, outcome: JsonMap, metrics: JsonMap) -> Json:
-    value = _number(metrics, task.metric)
+def _run(ran: Sequence[Foreign]) -> Json:
+    """How the harness was run, as the record has it."""
+    plain = next((how.plain for how in ran if how.plain), None)
+    return {
+        "bos": ran[0].bos,
+        "batch_size": list(dict.fromkeys(size for how in ran for size in how.batch_sizes)),
+        "scoring": "plain" if plain else "shared",
+        "plain_because": plain,
+    }
+
+
+def _row(task: Task, found: JsonMap) -> Json:
+    value, outcome = found["value"], found["outcome"]
     if value is None:
-        raise Failure(f"{task.name}: lm-eval reports no {task.metric}; its definition lacks it")
+        raise Failure(
+            f"{task.name}: lm-eval reports no {task.metric}, only {', '.join(found['known'])}"
+        )
+    if not 0 <= value <= 1:
+        raise Failure(
+            f"{task.name}: {task.metric} is {value:g}; a suite's score is a mean of shares, so "
+            "choose a metric from 0 to 1"
+        )
     return {
         "status": "ok",
         "reason": None,
         "metric": task.metric,
+        "filter": task.filter,
         "value": value,
-        "stderr": _number(metrics, f"{task.metric}_stderr"),
-        "acc": _number(metrics, "acc"),
-        "acc_norm": _number(metrics, "acc_norm"),
+        "stderr": found["stderr"],
+        "acc": found["acc"],
+        "acc_norm": found["acc_norm"],
         "items": outcome["items"],
         "truncated": outcome["cut"],
         "chance": outcome["chance"],
+        "majority": found["majority"],
         "version": outcome["version"],
         "hash": outcomes.digest(outcome["hashes"][key] for key in sorted(outcome["hashes"])),
+        **found["asked"],
+        "generated": found["generated"],
     }
 
 
@@ -178,7 +236,6 @@ def _summary(plan: Suite, tasks: dict[str, Json], limit: int | None) -> Json:
         "mean_stderr": math.hypot(*errors) / len(errors) if known else None,
         "mean_chance": chance,
         "mean_above_chance": None if mean is None or chance is None else mean - chance,
-        "items_file": ITEMS,
         "harness": _harness(),
         "tasks": tasks,
     }
@@ -217,6 +274,8 @@ def _is_count(value: Plain) -> bool:
 
 def _check_counts(entry: Plain, counted: Mapping[str, Mapping[str, int]]) -> None:
     """lm-eval must have seen every document of the file that we checked."""
+    if not entry.task.fields:
+        return  # nothing is known of the documents, and the definition may drop some
     for part in entry.parts:
         seen = counted[part.name]["original"]
         if part.count is not None and seen != part.count:
@@ -226,8 +285,8 @@ def _check_counts(entry: Plain, counted: Mapping[str, Mapping[str, int]]) -> Non
             )
 
 
-def _number(metrics: JsonMap, name: str) -> float | None:
-    value = metrics.get(f"{name},none")
+def _figure(figures: JsonMap, name: str, filter_name: str) -> float | None:
+    value = figures.get(f"{name},{filter_name}")
     # lm-eval says "N/A" for the error of a single item.
     return None if value is None or isinstance(value, str) else float(value)
 

@@ -16,7 +16,8 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -26,12 +27,18 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from prunebench.errors import Failure, Unsupported
+from prunebench.evaluation.written import Written
 from prunebench.evaluation.zeroshot import shared
+from prunebench.evaluation.zeroshot.generate import generate
+from prunebench.evaluation.zeroshot.outcomes import request_key
 from prunebench.evaluation.zeroshot.suites import Scoring
+from prunebench.evaluation.zeroshot.tasks import code_allowed
 
 # Without a GPU a batch that fits the caches is as fast as a large one, and pads less.
 CPU_BATCH_SIZE = 16
 GPU_BATCH_SIZE = 64
+KINDS = ("tasks", "groups")
+"""What a dictionary of lm-eval's task manager holds."""
 CHATTER = {
     "lm_eval": logging.ERROR,
     "transformers": logging.ERROR,
@@ -53,7 +60,8 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
     def __init__(self, *args: Passed, plain: str | None = None, **kwargs: Passed) -> None:
         # Log-probabilities in the type of a bfloat16 model are so coarse that choices tie.
         super().__init__(*args, softmax_dtype="float32", **kwargs)
-        self.cut: set[tuple[str, str]] = set()
+        self.cut: set[str] = set()
+        self.answers: dict[str, Written] = {}
         self.plain = plain
         self.sizes: list[int] = []
         self._max_length = self.max_length  # lm-eval looks it up again for every request
@@ -75,7 +83,7 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
                     f"context of {self.max_length} tokens: {texts[1][:60]!r}..."
                 )
             if len(context) + len(continuation) > self.max_length + 1:
-                self.cut.add(texts)
+                self.cut.add(request_key(texts))
         if self.plain:
             return list(super()._loglikelihood_tokens(requests, disable_tqdm, override_bs))
         fitting = [
@@ -93,22 +101,37 @@ class Harness(HFLM):  # type: ignore[misc]  # lm-eval has no types
                 self.cache_hook.add_partial("loglikelihood", texts, answer)
         return answers
 
+    def generate_until(self, requests: list[Foreign], disable_tqdm: bool = False) -> list[str]:
+        """Texts that the model writes, and in `answers` what else is known of them."""
+        arguments = [request.args for request in requests]
+        rows = GPU_BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+        with tqdm(total=len(arguments), disable=disable_tqdm, desc="answers") as bar:
+            found, rows = generate(self, arguments, rows, bar.update)
+        self.sizes.append(rows)
+        for (context, how), answer in zip(arguments, found, strict=True):
+            self.answers[request_key((context, how))] = answer
+            self.cache_hook.add_partial("generate_until", (context, how), answer.text)
+        return [answer.text for answer in found]
+
 
 def run(
     model: Module,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: Json,
+    parts: Sequence[Json],
     *,
     device: str,
     batch_size: int | str,
     limit: int | None,
     scoring: Scoring = "shared",
+    chat: bool = False,
 ) -> tuple[Json, How]:
     """Score loaded tasks with lm-eval; returns its results and how it went about it.
 
-    `scoring` "shared" computes what requests have in common once, where the model allows it;
-    "plain" is lm-eval's own way. `batch_size="auto"` is a fixed number, so that figures do not
-    depend on how much memory happened to be free; on a GPU, the plain way lets lm-eval find one.
+    `parts` are lm-eval's dictionaries of tasks and groups; `chat` puts prompts through the chat
+    template, examples as earlier turns. `scoring` "shared" computes what requests have in common
+    once, where the model allows it; "plain" is lm-eval's own way. `batch_size="auto"` is a fixed
+    number, so that figures do not depend on how much memory happened to be free; on a GPU, the
+    plain way lets lm-eval find one.
     """
     import copy
 
@@ -129,8 +152,17 @@ def run(
     )
     try:
         with templates_compiled_once():
-            # Any positive number makes lm-eval report the standard error of a mean, in closed form.
-            results = lm_eval.evaluate(harness, tasks, limit=limit, bootstrap_iters=1)
+            results = lm_eval.evaluate(
+                harness,
+                {kind: dict(ChainMap(*(part[kind] for part in parts))) for kind in KINDS},
+                limit=limit,
+                # Any positive number makes lm-eval report the standard error of a mean, in closed
+                # form.
+                bootstrap_iters=1,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+                confirm_run_unsafe_code=code_allowed(),
+            )
     finally:
         model.train(was_training)
     return results, how(harness)
@@ -140,13 +172,15 @@ def run(
 class How:
     """How a run went about it.
 
-    cut          (context, continuation) of the requests that were longer than `positions`
+    cut          keys of the requests that were longer than `positions` (outcomes.request_key)
+    answers      what the model wrote, by the key of the request
     bos          whether prompts began with the tokenizer's BOS
     batch_sizes  requests that ran at once; several where memory did not suffice for the first
     plain        why common beginnings were not shared; None where they were
     """
 
-    cut: set[tuple[str, str]]
+    cut: set[str]
+    answers: dict[str, Written]
     positions: int
     bos: bool
     batch_sizes: list[int]
@@ -159,6 +193,7 @@ def how(harness: Harness) -> How:
     found = [*harness.sizes, *harness.batch_sizes.values()]
     return How(
         cut=harness.cut,
+        answers=harness.answers,
         positions=harness.max_length,
         bos=first == [harness.tokenizer.bos_token_id],
         batch_sizes=list(dict.fromkeys(found)) or [int(harness.batch_size)],

@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from prunebench.errors import Invalid
@@ -16,16 +17,24 @@ from prunebench.untyped import Json, JsonMap, Plain
 from prunebench.whole import write_bytes
 
 SCHEMA_VERSION = 1
+ACCURACIES = ("acc", "acc_norm")
 
 
 def task_outcomes(
-    samples: Sequence[JsonMap], *, metric: str, version: Plain, cut: set[tuple[str, str]]
+    samples: Sequence[JsonMap],
+    *,
+    metric: str,
+    version: Plain,
+    cut: Collection[str],
+    chance: float | None = None,
 ) -> Json:
     """Item outcomes of one task, from lm-eval's samples in document order.
 
     `acc` and `acc_norm` are strings of one digit an item, 1 for right, or None where the stock
-    definition has no such metric. `documents` names each item by the first 8 hexadecimal digits of
-    lm-eval's document hash; `hashes` covers documents, prompts with their choices, and targets.
+    definition has no such metric; `score` has another metric's values, as such a string or as a
+    list of numbers. `documents` names each item by the first 8 hexadecimal digits of lm-eval's
+    document hash; `hashes` covers documents, prompts with their choices, and targets. `chance` is
+    the accuracy of guessing; None: one over the number of answers that a document offers.
     """
     prompts = [json.dumps(sample["arguments"], ensure_ascii=False) for sample in samples]
     return {
@@ -34,9 +43,9 @@ def task_outcomes(
         "items": len(samples),
         "acc": _digits(samples, "acc"),
         "acc_norm": _digits(samples, "acc_norm"),
-        # Of guessing: from the number of answers that each document offers.
-        "chance": math.fsum(1 / len(sample["resps"]) for sample in samples) / len(samples),
-        "cut": sum(any(tuple(pair) in cut for pair in sample["arguments"]) for sample in samples),
+        "score": None if metric in ACCURACIES else _digits(samples, metric),
+        "chance": _guessing(samples) if chance is None else chance,
+        "cut": sum(any(request_key(a) in cut for a in sample["arguments"]) for sample in samples),
         "documents": [sample["doc_hash"][:8] for sample in samples],
         "hashes": {
             "documents": digest(sample["doc_hash"] for sample in samples),
@@ -44,6 +53,11 @@ def task_outcomes(
             "targets": digest(sample["target_hash"] for sample in samples),
         },
     }
+
+
+def request_key(arguments: Sequence[Plain]) -> str:
+    """A request's arguments (context and continuation, or how to generate) as one text."""
+    return json.dumps(list(arguments), ensure_ascii=False, sort_keys=True)
 
 
 def write(items: JsonMap, path: Path) -> None:
@@ -78,10 +92,11 @@ def paired(dense_items: JsonMap | Path, items: JsonMap | Path) -> Json:
     The interval is the adjusted Wald interval for paired proportions (Bonett and Price, 2012,
     doi:10.3102/1076998611411915): one is added to both discordant counts and two to the number of
     items. It keeps its coverage where the plain interval does not, and has a width also when two
-    models agree on every item. That of the mean of the tasks takes the tasks as independent; its
-    p-value pools the items of all tasks. Tasks that only one side has are left out, and then the
-    mean is None. Raises Invalid when the harness differs, or documents, metrics or prompts of a
-    task.
+    models agree on every item. Of a metric that is not right or wrong it is the normal interval of
+    the mean difference, and the p-value that of the sign test. That of the mean of the tasks takes
+    the tasks as independent; its p-value pools the items of all tasks. Tasks that only one side has
+    are left out, and then the mean is None. Raises Invalid when the harness differs, or documents,
+    metrics or prompts of a task.
     """
     first = read(dense_items) if isinstance(dense_items, Path) else dense_items
     second = read(items) if isinstance(items, Path) else items
@@ -91,13 +106,11 @@ def paired(dense_items: JsonMap | Path, items: JsonMap | Path) -> Json:
             f"{second.get('harness')}; evaluate both models with the same harness"
         )
     names = [name for name in second["tasks"] if name in first["tasks"]]
-    counts = {
-        name: _discordant(name, first["tasks"][name], second["tasks"][name]) for name in names
-    }
+    pairs = {name: _pair(name, first["tasks"][name], second["tasks"][name]) for name in names}
     complete = names and set(first["tasks"]) == set(second["tasks"])
     return {
-        "tasks": {name: _comparison([count]) for name, count in counts.items()},
-        "mean": _comparison(list(counts.values())) if complete else None,
+        "tasks": {name: _comparison([pair]) for name, pair in pairs.items()},
+        "mean": _comparison(list(pairs.values())) if complete else None,
     }
 
 
@@ -109,8 +122,20 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
 
 
-def _discordant(name: str, first: JsonMap, second: JsonMap) -> tuple[int, int, int]:
-    """(items, right only in the first, right only in the second) of one task."""
+@dataclass(frozen=True)
+class _Pair:
+    """Two models on the items of one task. centre, variance: of the interval of the difference;
+    lost, won: items on which the second is worse, and better."""
+
+    difference: float
+    centre: float
+    variance: float
+    lost: int
+    won: int
+
+
+def _pair(name: str, first: JsonMap, second: JsonMap) -> _Pair:
+    """The comparison of one task. Raises Invalid where the items differ."""
     for key, what in (("metric", "metrics"), ("items", "numbers of items")):
         if first[key] != second[key]:
             raise Invalid(
@@ -123,32 +148,53 @@ def _discordant(name: str, first: JsonMap, second: JsonMap) -> tuple[int, int, i
                 f"{first['hashes'][key][:12]}, {second['hashes'][key][:12]}); evaluate both models "
                 "on the same files with the same harness"
             )
-    pairs = list(zip(first[first["metric"]], second[second["metric"]], strict=True))
-    return len(pairs), pairs.count(("1", "0")), pairs.count(("0", "1"))
+    before, after = _values(name, first), _values(name, second)
+    items = len(before)
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    lost, won = sum(change < 0 for change in changes), sum(change > 0 for change in changes)
+    difference = math.fsum(changes) / items
+    if all(value in (0.0, 1.0) for value in (*before, *after)):
+        low, high = (lost + 1) / (items + 2), (won + 1) / (items + 2)
+        variance = (high + low - (high - low) ** 2) / (items + 2)
+        return _Pair(difference, high - low, variance, lost, won)
+    spread = math.fsum((change - difference) ** 2 for change in changes) / max(1, items - 1)
+    return _Pair(difference, difference, spread / items, lost, won)
 
 
-def _comparison(counts: Sequence[tuple[int, int, int]]) -> dict[str, float]:
+def _values(name: str, task: JsonMap) -> list[float]:
+    """A task's values item by item."""
+    metric = task["metric"]
+    values = task[metric] if metric in ACCURACIES else task.get("score")
+    if values is None:
+        raise Invalid(f"{name}: cannot compare item by item: {metric} has no value for each item")
+    return [float(value) for value in values]
+
+
+def _comparison(pairs: Sequence[_Pair]) -> dict[str, float]:
     """Difference, interval and p-value of the plain mean over tasks (one task: of that task)."""
-    difference = centre = variance = 0.0
-    for items, only_first, only_second in counts:
-        lost, won = (only_first + 1) / (items + 2), (only_second + 1) / (items + 2)
-        difference += (only_second - only_first) / items
-        centre += won - lost
-        variance += (won + lost - (won - lost) ** 2) / (items + 2)
-    tasks = len(counts)
-    half = Z95 * math.sqrt(variance) / tasks
+    tasks = len(pairs)
+    centre = sum(pair.centre for pair in pairs) / tasks
+    half = Z95 * math.sqrt(sum(pair.variance for pair in pairs)) / tasks
     return {
-        "difference": difference / tasks,
-        "low": max(-1.0, centre / tasks - half),
-        "high": min(1.0, centre / tasks + half),
-        "mcnemar_p": mcnemar_p(sum(count[1] for count in counts), sum(c[2] for c in counts)),
+        "difference": sum(pair.difference for pair in pairs) / tasks,
+        "low": max(-1.0, centre - half),
+        "high": min(1.0, centre + half),
+        "mcnemar_p": mcnemar_p(sum(pair.lost for pair in pairs), sum(pair.won for pair in pairs)),
     }
 
 
-def _digits(samples: Sequence[JsonMap], metric: str) -> str | None:
-    if not all(metric in sample for sample in samples):
+def _digits(samples: Sequence[JsonMap], metric: str) -> str | list[float] | None:
+    """One digit an item where a metric is right or wrong, else its values."""
+    if not all(isinstance(sample.get(metric), int | float) for sample in samples):
         return None
-    return "".join("1" if sample[metric] else "0" for sample in samples)
+    values = [float(sample[metric]) for sample in samples]
+    if all(value in (0.0, 1.0) for value in values):
+        return "".join("1" if value else "0" for value in values)
+    return values
+
+
+def _guessing(samples: Sequence[JsonMap]) -> float:
+    return math.fsum(1 / len(sample["resps"]) for sample in samples) / len(samples)
 
 
 def digest(texts: Plain) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,8 +13,12 @@ from prunebench.files import read_yaml
 from prunebench.untyped import Json, JsonMap, Plain
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "suites"
-KEYS = {"name", "like", "display", "stock", "group", "split", "metric", "file", "hub", "fields"}
+KEYS = frozenset(
+    ("name", "like", "display", "stock", "group", "split", "metric", "file", "hub", "fields")
+) | frozenset(("shots", "fewshot", "filter", "chance", "chat", "max_new_tokens", "stop"))
 SUITE_KEYS = {"name", "summary", "include", "tasks"}
+FEWSHOT_SEED = 1234
+"""What draws examples unless an entry says otherwise: lm-eval's own default."""
 
 Scoring = Literal["shared", "plain"]
 """Common beginnings of requests computed once, or each request by itself as lm-eval does it."""
@@ -22,17 +26,48 @@ Scoring = Literal["shared", "plain"]
 
 @dataclass(frozen=True)
 class Task:
-    """One entry of a suite; `like` in the YAML copies all keys but the name from another entry."""
+    """One entry of a suite; `like` in the YAML copies all keys but the name from another entry.
 
-    name: str  # the row's name in records; also the name given to lm-eval
-    display: str  # the column's title
-    stock: str  # lm-eval's own definition, relative to lm_eval/tasks
-    split: str  # the split that the stock definition evaluates
-    metric: str  # the metric that is reported: acc or acc_norm (both are kept)
-    file: str  # local documents: <root>/zeroshot/<file>.jsonl (default: the name)
-    group: str | None = None  # name of the stock group, where `stock` is one (then: pooled items)
-    hub: bool = True  # whether the hub has the documents
-    fields: JsonMap = field(default_factory=dict)  # what a document must hold: check.py
+    name            the row's name in records; also the name given to lm-eval
+    display         the column's title (default: the name)
+    stock           the definition: a file below lm_eval/tasks, the name of one of lm-eval's tasks,
+                    groups or tags, or `prunebench:` and a file below prunebench/suites
+    split           the split that is evaluated (default: as the definition says)
+    metric          the metric that is reported, a share from 0 to 1 (of acc and acc_norm, both are
+                    kept)
+    file            local documents: <root>/zeroshot/<file>.jsonl (default: the name); examples for
+                    few shots: <root>/zeroshot/<file>.<split>.jsonl
+    group           name of the stock group, where `stock` is the file of one (then: pooled items)
+    hub             whether the hub has the documents
+    fields          what a document must hold: check.py
+    shots           examples before each question (default: 0, whatever the definition says)
+    fewshot_split   split that the examples are from (default: as the definition says)
+    fewshot_seed    what draws them, where the definition draws
+    filter          lm-eval's filter that finds the answer, where the definition has several
+    chance          accuracy of guessing (default: one over the number of choices; of generated
+                    answers 0)
+    chat            whether prompts go through the tokenizer's chat template
+    max_new_tokens  of a generated answer (default: as the definition says, or lm-eval's 256)
+    stop            texts that end a generated answer (default: as the definition says)
+    """
+
+    name: str
+    display: str
+    stock: str
+    metric: str
+    file: str
+    split: str | None = None
+    group: str | None = None
+    hub: bool = True
+    fields: JsonMap = field(default_factory=dict)
+    shots: int = 0
+    fewshot_split: str | None = None
+    fewshot_seed: int = FEWSHOT_SEED
+    filter: str | None = None
+    chance: float | None = None
+    chat: bool = False
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,27 +156,82 @@ def _resolve(given: Plain, siblings: Mapping[str, Json], where: str) -> Json:
 
 
 def _plain(task: Task) -> Json:
-    return {key: value for key, value in vars(task).items() if value is not None}
+    """A task as its entry in a file says it."""
+    entry = {key: value for key, value in vars(task).items() if value is not None}
+    fewshot = {"seed": entry.pop("fewshot_seed"), "split": entry.pop("fewshot_split", None)}
+    return {**entry, "fewshot": fewshot, "stop": entry.get("stop")}
 
 
 def _task(entry: JsonMap, where: str) -> Task:
-    for key in ("name", "display", "stock", "split", "metric"):
+    for key in ("stock", "metric"):
         if not isinstance(entry.get(key), str):
             raise Invalid(f"{where}.{key}: expected a string, got {entry.get(key)!r}")
-    if entry["metric"] not in ("acc", "acc_norm"):
-        raise Invalid(f"{where}.metric: expected acc or acc_norm, got {entry['metric']!r}")
+    name = entry.get("name") or entry["stock"]
+    for key, (what, fits) in RULES.items():
+        if entry.get(key) is not None and not fits(entry[key]):
+            raise Invalid(f"{where}.{key}: expected {what}, got {entry[key]!r}")
+    if entry["stock"].endswith(".yaml") and not isinstance(entry.get("split"), str):
+        raise Invalid(f"{where}.split: expected a string, got {entry.get('split')!r}")
     fields = entry.get("fields", {})
     for path, rule in fields.items():
         if not known_rule(rule):
             raise Invalid(f"{where}.fields.{path}: unknown rule {rule!r}")
+    fewshot = entry.get("fewshot") or {}
+    seed = fewshot.get("seed")
+    stop = entry.get("stop")
     return Task(
-        name=entry["name"],
-        display=entry["display"],
+        name=name,
+        display=entry.get("display") or name,
         stock=entry["stock"],
-        split=entry["split"],
         metric=entry["metric"],
-        file=entry.get("file", entry["name"]),
+        file=entry.get("file") or name,
+        split=entry.get("split"),
         group=entry.get("group"),
         hub=bool(entry.get("hub", True)),
         fields=fields,
+        shots=entry.get("shots") or 0,
+        fewshot_split=fewshot.get("split"),
+        fewshot_seed=FEWSHOT_SEED if seed is None else seed,
+        filter=entry.get("filter"),
+        chance=entry.get("chance"),
+        chat=bool(entry.get("chat", False)),
+        max_new_tokens=entry.get("max_new_tokens"),
+        stop=None if stop is None else tuple(stop),
     )
+
+
+def _is_text(value: Plain) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_whole(value: Plain, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_fewshot(value: Plain) -> bool:
+    if not isinstance(value, dict) or set(value) - {"split", "seed"}:
+        return False
+    split, seed = value.get("split"), value.get("seed", 0)
+    return (split is None or _is_text(split)) and _is_whole(seed, 0)
+
+
+RULES: Mapping[str, tuple[str, Callable[[Plain], bool]]] = {
+    "name": ("a name", _is_text),
+    "display": ("a title", _is_text),
+    "split": ("a string", _is_text),
+    "file": ("a name", _is_text),
+    "filter": ("the name of a filter", _is_text),
+    "shots": ("a whole number from 0", lambda value: _is_whole(value, 0)),
+    "fewshot": ("split and seed (a whole number from 0)", _is_fewshot),
+    "chance": (
+        "a share from 0 to 1",
+        lambda value: isinstance(value, int | float) and 0 <= value <= 1,
+    ),
+    "chat": ("true or false", lambda value: isinstance(value, bool)),
+    "max_new_tokens": ("a whole number from 1", lambda value: _is_whole(value, 1)),
+    "stop": (
+        "a list of texts",
+        lambda value: isinstance(value, list | tuple) and all(map(_is_text, value)),
+    ),
+}
+"""What the optional keys of an entry must be."""

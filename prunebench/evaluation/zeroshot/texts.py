@@ -31,4 +31,14 @@ def item_texts(*, suite: str, source: Source) -> dict[str, Iterator[str]]:
 
 def _texts(path: Plain, task: Task) -> Iterator[str]:
     for document in read_documents(path, task.fields):
-        yield "\n".join(strings(document, task.fields))
+        known = strings(document, task.fields) if task.fields else _all_strings(document)
+        yield "\n".join(known)
+
+
+def _all_strings(value: Plain) -> Iterator[str]:
+    """Every text in a document of which no field is declared."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _all_strings(part)

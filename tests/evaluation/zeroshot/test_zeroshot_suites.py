@@ -37,10 +37,13 @@ def test_the_demo_suite_mirrors_the_seven_under_its_own_names() -> None:
 
 
 def test_every_stock_definition_exists_in_the_installed_harness() -> None:
-    from prunebench.evaluation.zeroshot.tasks import stock_path
+    from prunebench.evaluation.zeroshot import stock
 
-    tasks = [task for name in suite_names() for task in load_suite(name).tasks]
-    assert tasks and all(stock_path(task).is_file() for task in tasks)
+    for name in suite_names():
+        for task in load_suite(name).tasks:
+            found = stock.find(task)
+            assert found and all(member.path.is_file() for member in found.members)
+            stock.check(task, found)
 
 
 def test_a_suite_of_the_users_own_is_a_file(tmp_path: Path) -> None:
@@ -70,7 +73,13 @@ def test_a_suite_of_the_users_own_is_a_file(tmp_path: Path) -> None:
         ("name: x\nsummary: s\ntasks: [{name: a, prompt: b}]\n", "unknown key 'prompt'"),
         ("name: x\nsummary: s\ntasks: [{name: a, display: A}]\n", "stock: expected a string"),
         ("name: x\nsummary: s\ntasks: [{name: a, like: b}]\n", r"like: no entry 'b'"),
-        ("name: x\nsummary: s\ntasks:\n" + ENTRY.replace("acc", "f1"), "acc or acc_norm"),
+        ("name: x\nsummary: s\ntasks:\n" + ENTRY.replace("acc", "7"), "metric: expected a string"),
+        ("name: x\nsummary: s\ntasks: [{stock: a.yaml, metric: b}]\n", "split: expected a string"),
+        ("name: x\nsummary: s\ntasks: [{stock: a, metric: b, shots: -1}]\n", "shots: expected a"),
+        ("name: x\nsummary: s\ntasks: [{stock: a, metric: b, fewshot: 3}]\n", "fewshot: expected"),
+        ("name: x\nsummary: s\ntasks: [{stock: a, metric: b, chance: 25}]\n", "chance: expected a"),
+        ("name: x\nsummary: s\ntasks: [{stock: a, metric: b, chat: 1}]\n", "chat: expected true"),
+        ("name: x\nsummary: s\ntasks: [{stock: a, metric: b, stop: x}]\n", "stop: expected a list"),
         (
             "name: x\nsummary: s\ntasks:\n" + ENTRY.replace("}", ", fields: {goal: string}}"),
             "fields.goal: unknown rule 'string'",
