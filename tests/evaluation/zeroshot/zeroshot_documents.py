@@ -74,6 +74,12 @@ def document(task: str, i: int) -> dict[str, Any]:
             "span2_index": 5,
             "label": i % 2,
         },
+        "gsm8k": {
+            "question": f"Ana has {i} apples and buys 2. How many has she?",
+            "answer": f"She has {i} + 2 = <<{i}+2={i + 2}>>{i + 2} apples.\n#### {i + 2}",
+        },
+        "triviaqa": {"question": f"Where is {name}", "answer": {"aliases": [other, f"a {other}"]}},
+        "nq_open": {"question": f"where is {name}", "answer": [other]},
         "mmlu": {"question": f"{name}?", "choices": ["a", "b", "c", "d"], "answer": i % 4},
     }[task]
 
