@@ -18,6 +18,7 @@ from prunebench.campaign.parts import (
     Profile,
     Resources,
     Steps,
+    SparsityOf,
     SuiteRun,
     Texts,
 )
@@ -91,6 +92,7 @@ class Campaign:
     generation: SuiteRun | None
     texts: Texts | None
     profile: Profile | None
+    sparsity_of: SparsityOf = "model"
     resources: Resources = field(default_factory=Resources)
     reference: str | None = None
     plugin_folders: tuple[str, ...] = ()
@@ -177,6 +179,7 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
         rows=build_rows(given, plugins, file=file),
         plugins=plugins,
         sparsities=tuple(sorted(given.sparsities)),
+        sparsity_of=given.sparsity_of,
         seeds=given.seeds,
         source=given.data.source,
         data_root=given.data.root,

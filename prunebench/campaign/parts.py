@@ -31,6 +31,7 @@ Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
 Number = Annotated[float, Strict()]
 Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Split = Literal["train", "validation", "test"]
+SparsityOf = Literal["model", "decoder"]
 Bos = Literal["auto", "text", "window", "none"]
 BOS = (
     "Where the tokenizer's BOS token stands. text: once, before the whole text; window: before "
@@ -306,7 +307,13 @@ class CampaignFile(Part):
         BeforeValidator(_listed, json_schema_input_type=list[str | MethodEntry]),
         Field(min_length=1),
     ] = Field(description="Rows of the table. A name, or a name with parameters and a label.")
-    sparsities: Sparsities = Field(description="Fractions of all parameters to remove.")
+    sparsities: Sparsities = Field(description="Fractions of parameters to remove.")
+    sparsity_of: SparsityOf = Field(
+        "model",
+        description="What they are fractions of. model: all parameters; decoder: those of the "
+        "decoder blocks. In a small model the embedding is so large a share that half of all is far "
+        "more than half of the blocks.",
+    )
     data: DataEntry
     plugins: Annotated[tuple[Text, ...], Listed] = Field(
         (), description="Further folders in which plugin folders lie."

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from prunebench.campaign import inputs
 from prunebench.campaign.config import DEMO_ROOT, Campaign, Cell, Model
-from prunebench.campaign.parts import Calibration, Part, Profile, SuiteRun, Texts
+from prunebench.campaign.parts import Calibration, Part, Profile, SparsityOf, SuiteRun, Texts
 from prunebench.campaign.rows import Row
 from prunebench.campaign.settings import Recovery
 from prunebench.evaluation.protocols import Protocol
@@ -60,6 +60,7 @@ class PruneSpec(Part):
     model: Model
     data: DataSpec
     sparsity: float
+    share: SparsityOf = "model"
     seed: int
     method: str
     params: dict[str, JsonValue]
@@ -131,6 +132,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
         model=_model(campaign, cell.model),
         data=_data(campaign, {**calibration, **tuning}),
         sparsity=cell.sparsity,
+        share=campaign.sparsity_of,
         seed=cell.seed,
         method=row.method,
         params=dict(row.params),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,7 +62,7 @@ def prune(spec: PruneSpec, io: JobIO) -> Json:
     folder = io.cell.folder / exported["path"] if exported["path"] else None
     return {
         "model": model_facts(spec.model, model, dense[0], folder),
-        "sparsity": sparsity_facts(spec.sparsity, decision, model, dense),
+        "sparsity": sparsity_facts(spec.sparsity, spec.share, decision, model, dense),
         "decision": decision_facts(decision, context.structures),
         "verify": verification.to_dict(),
         "export": exported,
@@ -97,7 +97,7 @@ def make_context(
         params=spec.params,
         workdir=workdir,
         structures=structures,
-        budget=Budget(model, structures),
+        budget=Budget(model, structures, of=spec.share),
         cost=cost,
         tokenizer=sampler.tokenizer,
         sample_calibration=sampler,
@@ -200,20 +200,26 @@ def model_facts(entry: Model, model: PreTrainedModel, dense: int, folder: Path |
 
 
 def sparsity_facts(
-    target: float, decision: Decision, model: PreTrainedModel, dense: tuple[int, int]
+    target: float,
+    share: Literal["model", "decoder"],
+    decision: Decision,
+    model: PreTrainedModel,
+    dense: tuple[int, int],
 ) -> Json:
     """The record's `sparsity` part: what was asked for, and what really left."""
     achieved = 1.0 - count_parameters(model) / dense[0]
+    of_decoder = 1.0 - count_decoder_parameters(model) / dense[1]
     native = decision.how.get("native_ratio")
-    within = abs(achieved - target) <= TOLERANCE
+    within = abs((of_decoder if share == "decoder" else achieved) - target) <= TOLERANCE
     note = None
     if not within:
         note = "units are too coarse for the target" if native is None else f"native ratio {native}"
         note = "counts of the row that it is matched to" if "matched" in decision.how else note
     return {
         "target": target,
+        "of": share,
         "achieved": achieved,
-        "decoder_achieved": 1.0 - count_decoder_parameters(model) / dense[1],
+        "decoder_achieved": of_decoder,
         "native_ratio": native,
         "native": native is not None,
         "within_tolerance": within,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Context:
     """The whole world of a method while it prunes one cell.
 
-    sparsity     fraction of all parameters to remove
+    sparsity     fraction of the budget's parameters to remove (the campaign says which count)
     seed         seed of the cell: the only source of randomness that a method may use
     device       where the model is
     params       the method's parameters, defaults filled in
@@ -62,7 +62,7 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         """A folder for this sparsity and these parameters alone: what others left does not fit."""
-        settings = [dict(self.params), self.sparsity, dict(self.multiple_of)]
+        settings = [dict(self.params), self.sparsity, self.budget.of, dict(self.multiple_of)]
         text = json.dumps(settings, sort_keys=True)
         return self.workdir / hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -98,7 +98,7 @@ class Context:
         )
 
     def select(self, scores: Mapping[str, Tensor], *, scope: str = "layer") -> Decision:
-        """Keep the best units so that the cell's share of all parameters leaves.
+        """Keep the best units so that the cell's share of the budget's parameters leaves.
 
         In a row that is matched to another one, the counts of that row leave instead.
         """

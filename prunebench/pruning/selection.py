@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -19,21 +20,34 @@ class Budget:
     """Counts the parameters that are left when units leave, for overlapping structures too.
 
     A parameter may shrink along both sides (heads and hidden, say), so what a unit is worth depends
-    on the others; counting walks the couplings and is exact.
+    on the others; counting walks the couplings and is exact. `of` says what is counted: all
+    parameters of the model, or those of its decoder blocks (no embedding, head or final norm).
     """
 
-    def __init__(self, model: nn.Module, structures: Mapping[str, Structure]) -> None:
-        self.structures = structures
-        self.shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Mapping[str, Structure],
+        *,
+        of: Literal["model", "decoder"] = "model",
+    ) -> None:
+        self.structures, self.of = structures, of
+        blocks = tuple(f"{name}." for name in structures["layers"].modules)
+        self.shapes = {
+            name: tuple(p.shape)
+            for name, p in model.named_parameters()
+            if of == "model" or name.startswith(blocks)
+        }
         self.sides: dict[str, dict[int, list[tuple[str, int]]]] = {name: {} for name in self.shapes}
         for structure in structures.values():
             for coupling in structure.couplings:
-                sides = self.sides[coupling.parameter].setdefault(coupling.dim, [])
-                sides.append((structure.name, coupling.width))
+                if coupling.parameter in self.shapes:
+                    sides = self.sides[coupling.parameter].setdefault(coupling.dim, [])
+                    sides.append((structure.name, coupling.width))
         self.total = sum(prod(shape) for shape in self.shapes.values())
 
     def left(self, removed: Mapping[str, int], dropped_layers: tuple[int, ...] = ()) -> int:
-        """Parameters left after removing so many units of each named structure."""
+        """Parameters left, of those that count, after removing so many units of structures."""
         gone = tuple(self.structures["layers"].modules[i] + "." for i in dropped_layers)
         count = 0
         for name, shape in self.shapes.items():
@@ -46,7 +60,7 @@ class Budget:
         return count
 
     def sparsity(self, decision: Decision) -> float:
-        """Fraction of all parameters that `decision` removes."""
+        """Fraction of the parameters that count that `decision` removes."""
         kept = decision.keep
         removed = {n: self.structures[n].units - len(k) for n, k in kept.items() if n != "layers"}
         layers = range(self.structures["layers"].units) if "layers" in kept else ()
@@ -62,7 +76,7 @@ def select(
     scope: str = "layer",
     multiple_of: Mapping[str, int] | None = None,
 ) -> Decision:
-    """Keep the units with the highest scores so that `sparsity` of all parameters leaves.
+    """Keep the units with the highest scores so that `sparsity` of the budget's parameters leaves.
 
     scores       structure name -> Tensor [units]; only these structures are pruned
     scope        "layer": the same share of units leaves every structure (as nearly as rounding
@@ -166,7 +180,8 @@ def _check_reachable(
     if reachable < sparsity - TOLERANCE:
         raise Unsupported(
             f"sparsity {sparsity:.3f} cannot be reached: removing all but the last unit of the "
-            f"{len(scores)} structures that may be pruned removes {reachable:.3f} of all parameters"
+            f"{len(scores)} structures that may be pruned removes {reachable:.3f} of the "
+            f"{budget.of}'s parameters"
         )
 
 

@@ -10,7 +10,7 @@ from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget, lowest, select
 from prunebench.pruning.structure import Decision
-from prunebench.pruning.surgery import count_parameters, slice_model
+from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, slice_model
 
 WIDE = {
     "hidden_size": 64,
@@ -152,3 +152,23 @@ def test_llama_7b_counts_on_the_meta_device():
     scores = {s.name: torch.rand(s.units) for s in inner}
     for scope in ("layer", "global"):
         assert abs(select(budget, scores, 0.5, scope=scope).how["achieved"] - 0.5) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", ["heads and neurons", "hidden", "layers"])
+def test_a_share_of_the_decoder_counts_its_blocks_alone(tiny, case):
+    """With a tied embedding that is most of the model, the two shares are far apart."""
+    model = tiny("llama", tie_word_embeddings=True)
+    structures = structures_of(model)
+    kinds = {"heads and neurons": ("heads", "neurons")}.get(case, (case,))
+    chosen = {n: s for n, s in structures.items() if s.kind in kinds}
+    scores = {name: torch.rand(s.units) for name, s in chosen.items()}
+    budget = Budget(model, structures, of="decoder")
+    dense, everything = count_decoder_parameters(model), count_parameters(model)
+    assert budget.total == dense < everything
+    wanted = 1 / 3 if case == "layers" else 0.4
+    decision = select(budget, scores, wanted)
+    slice_model(model, decision)
+    achieved = 1 - count_decoder_parameters(model) / dense
+    assert achieved == pytest.approx(decision.how["achieved"])
+    assert achieved == pytest.approx(wanted, abs=0.03)  # units of so small a model are coarse
+    assert 1 - count_parameters(model) / everything < achieved - 0.02 or case == "hidden"
