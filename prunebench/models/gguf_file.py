@@ -42,7 +42,9 @@ class GgufFile:
     def need(self, key: str, kind: type[str] | type[int] | type[float] | type[list[str]]) -> Plain:
         """The value of a key. Raises Invalid if the file lacks it, or has another type there."""
         if key not in self.keys:
-            raise Invalid(f"{self.path}: has no key {key}; convert the model with a newer llama.cpp")
+            raise Invalid(
+                f"{self.path}: has no key {key}; convert the model with a newer llama.cpp"
+            )
         value = self.keys[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise Unsupported(

@@ -44,6 +44,13 @@ NEEDED: Mapping[str, type[int] | type[float]] = {
 }
 """Keys of an architecture without which transformers falls back to some other model's values."""
 READ = (*NEEDED, "vocab_size", "rope.freq_base")
+ALSO: Mapping[str, Mapping[str, str]] = {
+    "phi3": {
+        "attention.sliding_window": "sliding_window",
+        "rope.scaling.original_context_length": "original_max_position_embeddings",
+    }
+}
+"""Keys that transformers' reader leaves out -> their names in a config."""
 WIDTHS = ("rope.dimension_count", "attention.key_length", "attention.value_length")
 """Keys that may only repeat the width of a head: partial rotary positions are not read."""
 IDLE: Mapping[str, tuple[Plain, ...]] = {
@@ -80,6 +87,10 @@ class Import:
     parameters: int
     dtype: str
     note: JsonMap
+
+    def __str__(self) -> str:
+        types = ", ".join(f"{name} {count}" for name, count in self.note["quantisation"].items())
+        return f"{self.parameters:,} parameters in {self.dtype}, from tensors of {types}"
 
 
 def import_gguf(path: Path, out: Path) -> Import:
@@ -123,7 +134,7 @@ def check_family(file: GgufFile) -> None:
     width = _head_width(file)
     for full, value in file.keys.items():
         key = full.removeprefix(f"{name}.")
-        if key == full or key in READ or value in IDLE.get(key, ()):
+        if key == full or key in (*READ, *ALSO.get(name, ())) or value in IDLE.get(key, ()):
             continue
         if key in WIDTHS and value == width:
             continue
@@ -163,6 +174,8 @@ def _config(file: GgufFile) -> PreTrainedConfig:
     found["rms_norm_eps"] = _short(found["rms_norm_eps"])
     if name != "phi3":  # whose class derives it
         found["head_dim"] = _head_width(file)
+    for key, own in ALSO.get(name, {}).items():
+        found[own] = file.keys.get(f"{name}.{key}") or None  # llama.cpp writes 0 for no window
     tokens = {key: found.get(key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     found.pop("unk_token_id", None)
     try:

@@ -8,6 +8,7 @@ other ids for some texts, and nobody notices.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,10 @@ WORDS = (
 
 
 def check_tokenizer(file: GgufFile) -> None:
-    """Raise Unsupported, by name, unless the file's tokenizer can be rebuilt exactly."""
+    """Raise Unsupported, by name, unless the file's tokenizer can be rebuilt exactly.
+
+    Raises Invalid where its tokens, their types and the special ids do not go together.
+    """
     kind = file.need("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise Unsupported(
@@ -43,16 +47,19 @@ def check_tokenizer(file: GgufFile) -> None:
             f"{file.path}: pre-tokenizer {pre or 'without a name'} is unknown; known: "
             f"{', '.join(sorted(PRE_TOKENIZERS))}"
         )
+    _special(file, _tokens(file))
 
 
 def save_tokenizer(file: GgufFile, out: Path) -> None:
-    """Write the tokenizer of a file into folder `out`; raises as `check_tokenizer`, and Invalid."""
+    """Write the tokenizer of a file that was checked into folder `out`.
+
+    Raises Invalid where the merges do not fit the vocabulary.
+    """
     from transformers import PreTrainedTokenizerFast
 
-    check_tokenizer(file)
     tokens = _tokens(file)
     settings: Json = {f"{role}_token": text for role, text in _special(file, tokens).items()}
-    settings |= {f"add_{role}_token": _adds(file, role) for role in ("bos", "eos")}
+    adds = {f"add_{role}_token": _adds(file, role) for role in ("bos", "eos")}
     if template := file.keys.get("tokenizer.chat_template"):
         settings["chat_template"] = template
     tokenizer = PreTrainedTokenizerFast(
@@ -60,14 +67,23 @@ def save_tokenizer(file: GgufFile, out: Path) -> None:
         model_max_length=file.keys.get(f"{file.architecture}.context_length"),
         clean_up_tokenization_spaces=False,
         **settings,
+        **adds,
     )
     tokenizer.save_pretrained(out)
+    path = out / "tokenizer_config.json"  # transformers leaves out what its own file says already
+    stated = {**json.loads(path.read_text(encoding="utf-8")), **adds}
+    path.write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _tokens(file: GgufFile) -> list[str]:
     tokens: list[str] = file.need("tokenizer.ggml.tokens", list)
     if len(set(tokens)) != len(tokens):
         raise Invalid(f"{file.path}: a token stands twice in its vocabulary; {AGAIN}")
+    if len(types := file.need("tokenizer.ggml.token_type", list)) != len(tokens):
+        raise Invalid(f"{file.path}: {len(tokens)} tokens with {len(types)} types; {AGAIN}")
+    rows = file.keys.get(f"{file.architecture}.vocab_size", len(tokens))
+    if len(tokens) > rows:
+        raise Invalid(f"{file.path}: {len(tokens)} tokens for {rows} rows of weights; {AGAIN}")
     return tokens
 
 
@@ -113,24 +129,7 @@ def _build(file: GgufFile, tokens: list[str]) -> Tokenizer:
             special = kind == CONTROL
             token = AddedToken(tokens[number], normalized=False, special=special)
             (built.add_special_tokens if special else built.add_tokens)([token])
-    _add_ends(file, built, tokens)
     return built
-
-
-def _add_ends(file: GgufFile, built: Tokenizer, tokens: list[str]) -> None:
-    """Put BOS and EOS around a text where the file asks for it."""
-    from tokenizers.processors import TemplateProcessing
-
-    special = _special(file, tokens)
-    ends = {role: special[role] for role in ("bos", "eos") if _adds(file, role) and role in special}
-    if not ends:
-        return
-    template = [t for t in (ends.get("bos"), "$A", ends.get("eos")) if t]
-    pair = [f"{token}:1" if token != "$A" else "$B:1" for token in template]
-    ids = [(token, tokens.index(token)) for token in sorted(set(ends.values()))]
-    built.post_processor = TemplateProcessing(
-        single=template, pair=[*template, *pair], special_tokens=ids
-    )
 
 
 def _gpt2(built: Foreign) -> None:
