@@ -101,7 +101,9 @@ def check_weights(weights, path, *, heads):
 @pytest.mark.parametrize("kind", ["F16", "BF16"])
 def test_a_half_file_stays_half_where_no_value_changes(kind, tmp_path):
     half = {"F16": torch.float16, "BF16": torch.bfloat16}[kind]
-    model = tiny().to(half).float()
+    model = tiny()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(half).float()
     done = import_gguf(write(tmp_path / "m.gguf", model, kind=kind), tmp_path / "a")
     assert f"torch.{done.dtype}" == str(half)
     again, _ = folders.load(tmp_path / "a")
@@ -310,7 +312,19 @@ def texts():
     """200 texts of words, digits, spaces, other scripts, marks and emoji."""
     pieces = ["The ", "capital", " of", "France", "  ", "\n", "\n\n", "\t", " 1234567", "12", "½"]
     pieces += [" 3.14", "١٢٣", "数学", "とても", "привет", " Ελλάδα", "हिन्दी", "naïve", "e\u0301"]
-    pieces += ["🙂", "👩‍👩‍👧", "'s", "'LL", "—", "...", "<|im_start|>", "x = y_1;", "\u00a0", "\u2028", "№7"]
+    pieces += [
+        "🙂",
+        "👩‍👩‍👧",
+        "'s",
+        "'LL",
+        "—",
+        "...",
+        "<|im_start|>",
+        "x = y_1;",
+        "\u00a0",
+        "\u2028",
+        "№7",
+    ]
     draw = random.Random(3)
     return ["".join(draw.choices(pieces, k=draw.randint(1, 12))) for _ in range(200)]
 
