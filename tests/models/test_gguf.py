@@ -13,14 +13,21 @@ import pytest
 import torch
 from conftest import make_tiny
 from gguf_files import SPECIALS, PlainBPE, gguf_name, permuted, tokenizer_keys, vocabulary, write
+from job_specs import attempt, pruning
+from leaderboard import factory
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prunebench.cli import main
 from prunebench.errors import Invalid, Unsupported
+from prunebench.jobs import prune
+from prunebench.leaderboard.views.described import imported_from
+from prunebench.leaderboard.views.sections import _lead
+from prunebench.leaderboard.views.show import record_text
 from prunebench.models import folders
 from prunebench.models.gguf_import import import_gguf
 from prunebench.pruning.surgery import logits
+from prunebench.record.form import ModelFacts, Record
 
 SIZE = 288
 TOKENS = torch.randint(SIZE, (2, 15), generator=torch.Generator().manual_seed(2))
@@ -291,6 +298,25 @@ def test_the_command_and_the_marker_say_where_it_is_from(whole, tmp_path, capsys
     assert note["quantisation"] == {"F32": 30} and note["general"] == {"license": "apache-2.0"}
     assert main(["import", str(whole), str(out)]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_every_record_of_the_model_says_so_too(whole, tmp_path):
+    import_gguf(whole, tmp_path / "out")
+    spec = pruning(tmp_path / "out", sparsity=0.1)
+    facts = attempt(prune.prune, spec, tmp_path / "cell" / "prune.json")["model"]
+    assert facts["imported"]["file"] == "tiny.gguf"
+    record = Record.model_validate({**factory.record(), "model": facts})
+    line = "imported from tiny.gguf (F32 30)"
+    assert f"local {tmp_path / 'out'}, {line}" in record_text(record)
+    assert _lead([record]).endswith(f"kind local, {line}")
+
+
+def test_the_types_of_tensors_are_listed_with_plain_ones_last():
+    note = {"file": "m.Q4_1.gguf", "sha256": "0" * 64, "architecture": "llama"}
+    note |= {"quantisation": {"F32": 1061, "Q4_1": 210, "Q8_0": 1}}
+    facts = ModelFacts.model_validate({**factory.record()["model"], "imported": note})
+    assert imported_from(facts) == "imported from m.Q4_1.gguf (Q4_1 210, Q8_0 1, F32 1,061)"
+    assert imported_from(ModelFacts.model_validate(factory.record()["model"])) == ""
 
 
 # ---------------------------------------------------------------- a real file, where one is named
