@@ -60,12 +60,7 @@ def read_gguf(path: Path) -> GgufFile:
     is missing; Unsupported for a part of a split file, and for a tensor type without a reader.
     """
     _check_kind(path)
-    reader = _reader(path)
-    keys = {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if not name.startswith("GGUF.")
-    }
+    reader, keys = _opened(path)
     tensors = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     if (parts := keys.get("split.count", 1)) > 1:
         raise Unsupported(
@@ -87,7 +82,8 @@ def _check_kind(path: Path) -> None:
         raise Invalid(f"{path}: not a GGUF file: expected it to begin with GGUF, got {start!r}")
 
 
-def _reader(path: Path) -> Foreign:
+def _opened(path: Path) -> tuple[Foreign, dict[str, Plain]]:
+    """The package's reader, and every key with its value."""
     try:
         from gguf import GGUFReader
     except ImportError:
@@ -95,7 +91,9 @@ def _reader(path: Path) -> Foreign:
             f"{path}: the package gguf is not installed; `pip install gguf` and try again"
         ) from None
     try:
-        return GGUFReader(path)
+        reader = GGUFReader(path)
+        fields = reader.fields.items()
+        return reader, {k: f.contents() for k, f in fields if not k.startswith("GGUF.")}
     except Exception as error:  # a cut file ends its reader at any point, in numpy as well
         text = " ".join(str(error).split())
         if "GGMLQuantizationType" in text:

@@ -155,7 +155,8 @@ def note_of(file: GgufFile) -> Json:
 
 
 def _head_width(file: GgufFile) -> int:
-    name, heads = file.architecture, file.need(f"{file.architecture}.attention.head_count", int)
+    name = file.architecture
+    heads = max(1, file.need(f"{name}.attention.head_count", int))
     default = file.need(f"{name}.embedding_length", int) // heads
     return int(file.keys.get(f"{name}.attention.key_length", default))
 
@@ -181,8 +182,8 @@ def _config(file: GgufFile) -> PreTrainedConfig:
     try:
         config = AutoConfig.for_model(name, **{**found, **tokens})
     except Exception as error:  # the config class checks its values in ways of its own
-        first = next(iter(str(error).splitlines()), repr(error))
-        raise Invalid(f"{file.path}: its values make no {name} model: {first}") from None
+        text = " ".join(str(error).split())
+        raise Invalid(f"{file.path}: its values make no {name} model: {text}; {AGAIN}") from None
     return config
 
 

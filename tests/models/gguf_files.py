@@ -29,7 +29,6 @@ NAMES = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def gguf_name(name: str) -> str:
@@ -55,15 +54,29 @@ def vocabulary(size: int) -> list[str]:
     return [*tokens, "<tool>", *(f"[unused{i}]" for i in range(size - len(tokens) - 1))]
 
 
-def write(path: Path, model: Any, *, kind: str = "F32", arch: str = "", **changes: Any) -> Path:
-    """Write a model's GGUF file. kind: type of the matrices; changes: keys, where None drops one.
+def write(
+    path: Path,
+    model: Any,
+    *,
+    kind: str = "F32",
+    arch: str = "",
+    more: dict[str, torch.Tensor] | None = None,
+    big: bool = False,
+    **changes: Any,
+) -> Path:
+    """Write a model's GGUF file.
+
+    kind     type of the matrices
+    more     further tensors
+    big      the order of bytes is that of big-endian machines
+    changes  keys, where None drops one
 
     Keys with `__` for a dot; those of the architecture begin with `arch__`.
     """
-    from gguf import GGMLQuantizationType, GGUFWriter, quantize
+    from gguf import GGMLQuantizationType, GGUFEndian, GGUFWriter, quantize
 
     config, arch = model.config, arch or model.config.model_type
-    writer = GGUFWriter(path, arch)
+    writer = GGUFWriter(path, arch, endianess=GGUFEndian.BIG if big else GGUFEndian.LITTLE)
     keys = {**model_keys(config, arch), **tokenizer_keys(config.vocab_size)}
     for key, value in changes.items():
         keys[re.sub("^arch[.]", f"{arch}.", key.replace("__", "."))] = value
@@ -78,6 +91,8 @@ def write(path: Path, model: Any, *, kind: str = "F32", arch: str = "", **change
         own = GGMLQuantizationType[kind if tensor.dim() > 1 else "F32"]
         raw = quantize(tensor.contiguous().numpy(), own)
         writer.add_tensor(gguf_name(name), raw, raw_dtype=own)
+    for name, tensor in (more or {}).items():
+        writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

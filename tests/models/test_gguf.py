@@ -200,6 +200,10 @@ def test_what_cannot_be_exact_is_refused_by_name(keys, message, tmp_path):
         ({"arch__block_count": 4}, r"no tensor for model.layers.3.\S+; fetch the file again"),
         ({"arch__feed_forward_length": 40}, r"mlp\S+ has shape \(48, 32\), its keys say \(40, 32"),
         ({"arch__attention__head_count_kv": None}, "no key llama.attention.head_count_kv"),
+        (
+            {"arch__attention__head_count": 0, "arch__rope__dimension_count": None},
+            "its values make no llama model",
+        ),
         ({"arch__context_length": None}, "no key llama.context_length"),
         ({"tokenizer__ggml__bos_token_id": 999}, "bos_token_id: 999 is outside its 288 tokens"),
         ({"tokenizer__ggml__merges": ["t h", "qq zz"]}, "merges do not fit its vocabulary"),
@@ -217,6 +221,8 @@ def test_tensors_without_a_place_are_refused(tmp_path):
     model = tiny("llama", attention_bias=True)
     path = write(tmp_path / "m.gguf", model)
     refused(path, tmp_path, Unsupported, r"tensor blk.0.attn_\w+.bias \(and 11 more\) has no place")
+    scaled = write(tmp_path / "s.gguf", tiny(), more={"rope_freqs.weight": torch.ones(4)})
+    refused(scaled, tmp_path, Unsupported, "tensor rope_freqs.weight has no place")
     fewer = write(tmp_path / "f.gguf", tiny(), arch__block_count=2)
     refused(fewer, tmp_path, Unsupported, r"tensor blk.2.\S+ \(and 8 more\) has no place")
 
@@ -248,6 +254,8 @@ def test_other_files_and_none_are_refused(whole, tmp_path):
     old[4] = 1
     other.write_bytes(old)
     refused(other, tmp_path, Unsupported, "version 1 .*take a newer file")
+    big = write(tmp_path / "big.gguf", tiny(), big=True)
+    refused(big, tmp_path, Unsupported, "big-endian; only little-endian files are read")
     (tmp_path / "there").mkdir()
     with pytest.raises(Invalid, match="there: exists already; give a folder that does not"):
         import_gguf(whole, tmp_path / "there")
