@@ -121,7 +121,10 @@ def import_gguf(path: Path, out: Path) -> Import:
 
 
 def check_family(file: GgufFile) -> None:
-    """Raise Unsupported, by name, unless the file's function is one that a stock class computes."""
+    """Raise Unsupported, by name, unless the file's function is one that a stock class computes.
+
+    Raises Invalid for a file that lacks what the class must know.
+    """
     name = file.architecture
     if name not in FAMILIES:
         reason = f": {REFUSED[name]}" if name in REFUSED else ""
@@ -131,6 +134,9 @@ def check_family(file: GgufFile) -> None:
         )
     for key, kind in NEEDED.items():
         file.need(f"{name}.{key}", kind)
+    blocks = len({tensor.split(".")[1] for tensor in file.tensors if tensor.startswith("blk.")})
+    if (count := file.keys[f"{name}.block_count"]) > blocks:  # before so many are built
+        raise Invalid(f"{file.path}: {count} blocks, with tensors for {blocks} of them; {AGAIN}")
     width = _head_width(file)
     for full, value in file.keys.items():
         key = full.removeprefix(f"{name}.")

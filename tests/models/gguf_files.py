@@ -61,6 +61,7 @@ def write(
     kind: str = "F32",
     arch: str = "",
     more: dict[str, torch.Tensor] | None = None,
+    without: str = "",
     big: bool = False,
     **changes: Any,
 ) -> Path:
@@ -68,6 +69,7 @@ def write(
 
     kind     type of the matrices
     more     further tensors
+    without  a weight that is left out
     big      the order of bytes is that of big-endian machines
     changes  keys, where None drops one
 
@@ -83,6 +85,8 @@ def write(
     for key, value in keys.items():
         add(writer, key, value)
     for name, tensor in model.named_parameters():
+        if name == without:
+            continue
         tensor = tensor.detach()
         if model.config.model_type == "llama" and re.search(r"\.[qk]_proj\.", name):
             heads = config.num_attention_heads

@@ -197,7 +197,7 @@ def test_what_cannot_be_exact_is_refused_by_name(keys, message, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"arch__block_count": 4}, r"no tensor for model.layers.3.\S+; fetch the file again"),
+        ({"arch__block_count": 2**31}, "2147483648 blocks, with tensors for 3 of them; fetch"),
         ({"arch__feed_forward_length": 40}, r"mlp\S+ has shape \(48, 32\), its keys say \(40, 32"),
         ({"arch__attention__head_count_kv": None}, "no key llama.attention.head_count_kv"),
         (
@@ -225,6 +225,12 @@ def test_tensors_without_a_place_are_refused(tmp_path):
     refused(scaled, tmp_path, Unsupported, "tensor rope_freqs.weight has no place")
     fewer = write(tmp_path / "f.gguf", tiny(), arch__block_count=2)
     refused(fewer, tmp_path, Unsupported, r"tensor blk.2.\S+ \(and 8 more\) has no place")
+
+
+def test_a_weight_without_a_tensor_is_named(tmp_path):
+    name = "model.layers.1.mlp.up_proj.weight"
+    path = write(tmp_path / "m.gguf", tiny(), without=name)
+    refused(path, tmp_path, Invalid, f"no tensor for {name}; fetch the file again")
 
 
 def test_a_weight_that_is_not_finite_is_refused(tmp_path):
