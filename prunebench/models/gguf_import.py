@@ -209,9 +209,12 @@ def _weights(file: GgufFile, config: PreTrainedConfig) -> dict[str, torch.Tensor
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     config.architectures = [type(model).__name__]
-    read = load_gguf_checkpoint(
-        str(file.path), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
-    )
+    try:
+        read = load_gguf_checkpoint(
+            str(file.path), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
+        )
+    except ValueError as error:  # rows that its heads do not divide
+        raise Invalid(f"{file.path}: its tensors do not fit its keys: {error}; {AGAIN}") from None
     weights: dict[str, torch.Tensor] = read["tensors"]
     _check_fit(file, model, weights)
     return _as_stored(file, weights)

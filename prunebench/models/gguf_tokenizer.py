@@ -120,7 +120,10 @@ def _build(file: GgufFile, tokens: list[str]) -> Tokenizer:
             ignore_merges=pre == "llama-bpe",
         )
     except Exception as error:  # its errors are plain Exceptions
-        raise Invalid(f"{file.path}: its merges do not fit its vocabulary: {error}") from None
+        text = " ".join(str(error).split())
+        raise Invalid(
+            f"{file.path}: its merges do not fit its vocabulary ({text}); {AGAIN}"
+        ) from None
     built = Tokenizer(bpe)
     PRE_TOKENIZERS[pre](built)
     built.decoder = decoders.ByteLevel()
