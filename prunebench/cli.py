@@ -92,6 +92,11 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     command.add_argument("out", type=Path, help="folder to write")
     command.set_defaults(run=_convert)
 
+    command = commands.add_parser("import", help="make a safetensors folder of a GGUF file")
+    command.add_argument("file", type=Path, help="the GGUF file")
+    command.add_argument("out", type=Path, help="folder to write")
+    command.set_defaults(run=_import)
+
     command = commands.add_parser("export", help="rewrite a pruned model for stock loaders")
     command.add_argument("folder", type=Path, help="a pruned model, such as <cell>/model")
     command.add_argument("out", type=Path, help="folder to write")
@@ -187,6 +192,12 @@ def _convert(options: argparse.Namespace) -> None:
         f"{options.out}: {done.shards} shards, {done.parameters:,} parameters, tokenizer from "
         f"{done.tokenizer}"
     )
+
+
+def _import(options: argparse.Namespace) -> None:
+    from prunebench.models.gguf_import import import_gguf
+
+    print(f"{options.out}: {import_gguf(options.file, options.out)}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -180,9 +180,11 @@ def model_facts(entry: Model, model: PreTrainedModel, dense: int, folder: Path |
     """The record's `model` part: what was pruned, by content, and what came out."""
     revision = entry.revision
     original: dict[str, str] = {}
+    imported = None
     if entry.kind != "random":
         place = work.original_folder(entry)
         original = model_identity(place)
+        imported = folders.describe(place).get("imported_from")
         revision = place.name if place.parent.name == "snapshots" else revision
     unpruned = original.get("weights_sha256") if count_parameters(model) == dense else None
     return {
@@ -196,6 +198,7 @@ def model_facts(entry: Model, model: PreTrainedModel, dense: int, folder: Path |
         "weights_sha256": folders.weights_digest(folder) if folder else unpruned,
         "original_weights_sha256": original.get("weights_sha256"),
         "original_files_sha256": original.get("files_sha256"),
+        "imported": imported,
     }
 
 

@@ -61,6 +61,21 @@ class CellOf(Closed):
     )
 
 
+class Imported(RecordPart):
+    """The GGUF file that the model's weights were imported from."""
+
+    file: Text = Field(description="Its name.")
+    sha256: Text = Field(description="Its digest.")
+    architecture: str = Field(description="Its architecture, under llama.cpp's name.")
+    name: str | None = Field(None, description="The model's name in the file.")
+    quantisation: dict[str, Size] = Field(
+        description="Number of tensors of each type; the weights hold what these types had left."
+    )
+    general: dict[str, str] | None = Field(
+        None, description="Licence, source and the like, under the file's keys `general.<key>`."
+    )
+
+
 class ModelFacts(RecordPart):
     """The model that was measured."""
 
@@ -76,6 +91,9 @@ class ModelFacts(RecordPart):
     )
     original_files_sha256: str | None = Field(
         None, description="Digest of configuration, tokenizer and code of the original."
+    )
+    imported: Imported | None = Field(
+        None, description="The GGUF file that the original was imported from; null: none."
     )
 
 

@@ -74,7 +74,18 @@ def _source(model: ModelFacts | None) -> str:
     if model is None:
         return ""
     revision = f" at {model.revision}" if model.revision else ""
-    return f"{model.kind} {model.source or ''}{revision}".strip()
+    place = f"{model.kind} {model.source or ''}{revision}".strip()
+    return ", ".join(part for part in (place, imported_from(model)) if part)
+
+
+def imported_from(model: ModelFacts) -> str:
+    """The GGUF file behind a model, with its types of tensors, or nothing."""
+    if model.imported is None:
+        return ""
+    types = model.imported.quantisation
+    order = sorted(types, key=lambda name: (name == "F32", -types[name], name))
+    listed = ", ".join(f"{name} {types[name]:,}" for name in order)
+    return f"imported from {model.imported.file} ({listed})"
 
 
 def _tuned(tuning: TunedOn | None) -> str:

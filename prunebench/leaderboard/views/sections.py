@@ -17,6 +17,7 @@ from prunebench.leaderboard.views import columns, formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds
 from prunebench.leaderboard.views.compute import equal_compute_tables
 from prunebench.leaderboard.views.controls import control_tables
+from prunebench.leaderboard.views.described import imported_from
 from prunebench.leaderboard.views.tables import Line, Section, Table, TableCell, draw, make_lines
 
 if TYPE_CHECKING:
@@ -302,6 +303,8 @@ def _lead(records: Sequence[Record]) -> str:
         parts += [f"hub {model.source} at {model.revision or 'an unpinned revision'}"]
     else:
         parts += [f"kind {model.kind}"]
+    if imported := imported_from(model):
+        parts.append(imported)
     return ", ".join(parts)
 
 
