@@ -17,8 +17,8 @@ from prunebench.campaign.parts import (
     Part,
     Profile,
     Resources,
-    Steps,
     SparsityOf,
+    Steps,
     SuiteRun,
     Texts,
 )

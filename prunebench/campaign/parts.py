@@ -311,8 +311,8 @@ class CampaignFile(Part):
     sparsity_of: SparsityOf = Field(
         "model",
         description="What they are fractions of. model: all parameters; decoder: those of the "
-        "decoder blocks. In a small model the embedding is so large a share that half of all is far "
-        "more than half of the blocks.",
+        "decoder blocks. Of a small model the embedding is so large a part that half of all is "
+        "far more than half of the blocks.",
     )
     data: DataEntry
     plugins: Annotated[tuple[Text, ...], Listed] = Field(

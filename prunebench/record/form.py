@@ -138,6 +138,10 @@ class Verify(Closed):
         description="Largest difference of a logit between masked and sliced model."
     )
     tolerance: Amount = Field(description="Largest difference that passes.")
+    arithmetic: str | None = Field(
+        None,
+        description="In what it was computed; float64 where float32's rounding was too coarse.",
+    )
     passed: bool = Field(description="Whether the difference is within the tolerance.")
 
 

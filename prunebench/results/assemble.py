@@ -214,7 +214,9 @@ def _verify(pruned: Result, missing: Json) -> Json:
     if "verify" not in pruned:
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
-    return {"status": "ok", "reason": None, **{key: pruned["verify"][key] for key in keys}}
+    verify = pruned["verify"]
+    found = {**{key: verify[key] for key in keys}, "arithmetic": verify.get("arithmetic")}
+    return {"status": "ok", "reason": None, **found}
 
 
 def _tuning(pruned: Result, final: Result) -> Json | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from conftest import make_tiny
 
 from prunebench.errors import Invalid, Unsupported
-from prunebench.pruning import architectures
+from prunebench.pruning import architectures, surgery
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import (
     count_decoder_parameters,
@@ -28,6 +30,7 @@ def test_empty_decision_changes_nothing():
     verification, stock = cut(model, Decision({}), TOKENS)
     assert torch.equal(before, logits(model, TOKENS))
     assert stock and verification.max_abs_logit_difference == 0.0
+    assert verification.arithmetic == "float32"
 
 
 def test_uncorrected_norms_are_noticed(monkeypatch):
@@ -92,3 +95,28 @@ def test_masked_is_a_context_and_leaves_no_trace():
     with masked(model, Decision({"layers.1.heads": (0,)})):
         assert (logits(model, TOKENS) - before).abs().max() > 1e-3
     assert torch.equal(before, logits(model, TOKENS))
+
+
+def test_rounding_that_a_model_amplifies_is_told_from_an_error(tiny, monkeypatch):
+    """With a tolerance below float32's rounding the comparison is made in float64, and passes; a
+    cut that is wrong by little is still refused, and no weight has changed."""
+    model, tokens = tiny("llama"), torch.arange(2, 66).view(2, 32)
+    decision = Decision({"layers.1.neurons": tuple(range(5, 40)), "layers.0.heads": (1,)})
+    monkeypatch.setattr(surgery, "tolerance", lambda *_: 1e-9)
+    verification, _ = cut(copy.deepcopy(model), decision, tokens)
+    assert verification.passed and verification.arithmetic == "float64"
+
+    def slightly_wrong(model, decision):
+        stock = slice_model(model, decision)
+        model.model.layers[2].mlp.down_proj.weight.data.mul_(1 + 1e-5)
+        return stock
+
+    monkeypatch.setattr(surgery, "slice_model", slightly_wrong)
+    verification, _ = cut(copy.deepcopy(model), decision, tokens)
+    assert not verification.passed and verification.arithmetic == "float64"
+    before = copy.deepcopy(model.state_dict())
+    with surgery.in_double(model) as doubled:
+        assert doubled and model.dtype == torch.float64
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with surgery.in_double(model.bfloat16()) as doubled:
+        assert not doubled
