@@ -168,7 +168,7 @@ def test_evaluation_is_an_upper_bound_and_not_a_far_one():
         losses(model, pieces, 32)
     sizes = count(model, 2)
     protocol = Protocol("ppl/t", "ptb", "validation", 128)
-    estimate = stages.evaluate(sizes, [protocol], None, 1.0).memory_bytes - sizes.weight_bytes
+    estimate = stages.evaluate(sizes, [protocol], [], 1.0).memory_bytes - sizes.weight_bytes
     assert 0.9 < estimate / memory.parts["x"].allocated_bytes < 1.6
 
 
@@ -223,7 +223,7 @@ def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
 def test_limits_shorten_the_evaluation():
     sizes, _ = shape_sizes("llama-7b")
     whole, few = (
-        stages.evaluate(sizes, [], SuiteRun(suite="zeroshot/7", limit=limit), 1.0).operations
+        stages.evaluate(sizes, [], [SuiteRun(suite="zeroshot/7", limit=limit)], 1.0).operations
         for limit in (None, 200)
     )
     assert few == pytest.approx(whole * 1400 / 20_465)

@@ -101,9 +101,14 @@ class Campaign:
     folder: Path | None = None
 
     @property
+    def asked(self) -> tuple[SuiteRun, ...]:
+        """The suites that models are asked, with how."""
+        return tuple(run for run in (self.zeroshot, self.generation) if run is not None)
+
+    @property
     def suites(self) -> tuple[str, ...]:
-        """Names of the suites that models are asked."""
-        return tuple(asked.suite for asked in (self.zeroshot, self.generation) if asked)
+        """Their names."""
+        return tuple(run.suite for run in self.asked)
 
     @property
     def out(self) -> CampaignFolder:

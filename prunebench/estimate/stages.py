@@ -19,6 +19,8 @@ from prunebench.evaluation.perplexity import TOKENS_PER_BATCH
 from prunebench.evaluation.protocols import Protocol
 from prunebench.recovery import RecoverySettings
 
+LOGITS_AT_ONCE = 2**24
+"""Of an evaluation, in the model's type; few of them in float32 (evaluation/scoring.py)."""
 TRAINED_BYTES = 16
 """Of a trained parameter: fp32 value, gradient and AdamW's two moments."""
 REDUCED_BYTES = 12
@@ -35,10 +37,21 @@ CORPUS_CHARACTERS = {
 """Of the texts of the papers; others are taken as OTHER_CHARACTERS."""
 OTHER_CHARACTERS = 1.0e6
 INSTRUCTION_RECORDS = {"alpaca": 51_760, "lamini": 2_585_615}
-SUITE_TOKENS = {"zeroshot/7": 5.5e6, "zeroshot/pat14": 16e6}
-"""Of all requests: for zeroshot/7 its characters / 4; for zeroshot/pat14 a guess by item counts."""
-SUITE_ITEMS = {"zeroshot/7": 20_465, "zeroshot/pat14": 43_000}
-SUITE_TASKS = {"zeroshot/7": 7, "zeroshot/pat14": 14}
+SUITE_TOKENS = {
+    "zeroshot/7": 2.7e6,
+    "zeroshot/pat14": 11e6,
+    "generation/5": 15e6,
+    "generation/pat14": 6e6,
+}
+"""Tokens of all passes. zeroshot/7: its characters / 4, common beginnings once; the others are
+guesses by item counts, of generated answers with the prompts and their new tokens."""
+SUITE_ITEMS = {
+    "zeroshot/7": 20_465,
+    "zeroshot/pat14": 43_000,
+    "generation/5": 33_000,
+    "generation/pat14": 39_700,
+}
+SUITE_TASKS = {"zeroshot/7": 7, "zeroshot/pat14": 14, "generation/5": 5, "generation/pat14": 14}
 JOB_S = 30.0
 """Start of a process and its imports."""
 DISK_BYTES_PER_S = 1e9
@@ -140,21 +153,21 @@ def recovery_tokens(
 def evaluate(
     sizes: Sizes,
     protocols: Sequence[Protocol],
-    zeroshot: SuiteRun | None,
+    suites: Sequence[SuiteRun],
     kept: float,
 ) -> Stage:
-    """Perplexities and zero-shot tasks. Memory is that of the perplexities: the zero-shot batch
-    grows into whatever memory there is.
+    """Perplexities, and suites of tasks. Memory is that of the perplexities.
 
-    Memory: weights + 4096 tokens (b vocabulary + 2 b outputs of one block). Operations: 2 active
-    parameters per token.
+    Memory: weights + 4096 tokens (2 b outputs of one block) + the logits that are
+    made at once. Operations: 2 active parameters per token.
     """
     at_once = max([TOKENS_PER_BATCH, *(p.length for p in protocols)])
     block = 2 * sizes.outputs / sizes.layers
-    tokens = sum(_corpus_tokens(p) for p in protocols) + _suite_tokens(zeroshot)
+    tokens = sum(_corpus_tokens(p) for p in protocols) + sum(map(_suite_tokens, suites))
     weights = kept * sizes.weight_bytes
+    logits = min(LOGITS_AT_ONCE, at_once * sizes.vocabulary) * sizes.dtype_bytes
     return Stage(
-        weights + at_once * sizes.dtype_bytes * (sizes.vocabulary + block),
+        weights + at_once * sizes.dtype_bytes * block + logits,
         operations=2.0 * kept * sizes.active * tokens,
         traffic_bytes=weights,
     )
@@ -187,10 +200,8 @@ def _corpus_tokens(protocol: Protocol) -> float:
     return CORPUS_CHARACTERS.get(place, OTHER_CHARACTERS) / CHARACTERS_PER_TOKEN
 
 
-def _suite_tokens(zeroshot: SuiteRun | None) -> float:
-    if zeroshot is None:
-        return 0.0
-    suite, limit = zeroshot.suite, zeroshot.limit
+def _suite_tokens(run: SuiteRun) -> float:
+    suite, limit = run.suite, run.limit
     tokens = SUITE_TOKENS.get(suite, 0.0)
     if limit is None or not tokens:
         return tokens

@@ -116,7 +116,7 @@ def _jobs(
             yield "prune", _prune(model, row, kept, assumptions), saved if changed else 0.0
         if row.recovery:
             yield "recover", _recover(model, kept, assumptions), saved
-        measured = stages.evaluate(sizes, campaign.perplexity, campaign.zeroshot, kept)
+        measured = stages.evaluate(sizes, campaign.perplexity, campaign.asked, kept)
         yield "evaluate", measured, 0.0
     if campaign.profile and first and not plugin.unpruned:
         own = sorted({1.0 - cell.sparsity for cell in cells}, reverse=True)
@@ -209,10 +209,9 @@ def _unknown(rows: list[PlanRow]) -> list[str]:
 
 
 def _notes(campaign: Campaign, assumptions: Assumptions) -> list[str]:
-    suite = campaign.zeroshot.suite if campaign.zeroshot else None
-    unknown = suite is not None and suite not in stages.SUITE_TOKENS
+    unknown = [suite for suite in campaign.suites if suite not in stages.SUITE_TOKENS]
     return [
-        *([f"? zero-shot suite {suite}: its size is not known, its time not counted"] * unknown),
+        *(f"? suite {suite}: its size is not known, its time not counted" for suite in unknown),
         "",
         f"assumed: {assumptions.tflops:g} TFLOP/s sustained; {assumptions.example_tokens} tokens "
         "for each tuning example where no token budget is given; bfloat16 unless the entry says",
