@@ -33,6 +33,7 @@ BUDGET_TOLERANCE = 0.1  # of the number of training examples that the paper name
 TOLERANCES: dict[str, tuple[str, Callable[[float], float]]] = {
     "perplexity": ("2 %", lambda value: 0.02 * value),
     "zeroshot": ("1 point", lambda value: 1.0),
+    "generation": ("1 point", lambda value: 1.0),
     "task": ("2 points", lambda value: 2.0),
     "parameters": ("0.5 %", lambda value: 0.005 * value),
 }
@@ -231,8 +232,9 @@ def _kind(number: Published) -> str | None:
     protocol, _, what = number.quantity.partition(":")
     if protocol.startswith("ppl/"):
         return "perplexity"
-    if protocol.startswith("zeroshot/"):
-        return "zeroshot" if what == "mean" else "task"
+    for suites in ("zeroshot", "generation"):
+        if protocol.startswith(f"{suites}/"):
+            return suites if what == "mean" else "task"
     return "parameters" if what.startswith("parameters") else None
 
 
@@ -250,7 +252,7 @@ def _measured(
         limited = "a limited run" if of_kind else "another protocol"
         return None, f"{limited}: {number.quantity} was not measured{' in full' * bool(of_kind)}"
     entry, quantity = max(whole, key=lambda pair: pair[0].n)
-    scale = {"zeroshot": 100.0, "task": 100.0}.get(kind, 1.0)
+    scale = {"zeroshot": 100.0, "generation": 100.0, "task": 100.0}.get(kind, 1.0)
     scale *= 1e-9 if number.quantity.endswith("_billions") else 1.0
     numbers = {name: getattr(entry, name) * scale for name in ("mean", "sd", "low", "high")}
     key = row.key
