@@ -33,11 +33,12 @@ RULE = (
     "sparsity (as the paper counts it), protocol and tuning. **reproduced**: the measured mean is "
     "within the tolerance of the paper's number ("
     + ", ".join(
-        f"{text} for {name}"
-        for name, (text, _) in zip(
-            ("a perplexity", "a mean accuracy", "the accuracy of a task", "a parameter count"),
-            TOLERANCES.values(),
-            strict=True,
+        f"{TOLERANCES[kind][0]} for {name}"
+        for kind, name in (
+            ("perplexity", "a perplexity"),
+            ("zeroshot", "a mean accuracy"),
+            ("task", "the accuracy of a task"),
+            ("parameters", "a parameter count"),
         )
     )
     + f"); **close**: within {CLOSE_FACTOR} tolerances; **not reproduced**: beyond. Where the 95 % "
