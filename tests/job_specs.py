@@ -44,9 +44,9 @@ def recovering(spec: PruneSpec, tuning: dict[str, Any]) -> RecoverSpec:
 
 
 def evaluating(
-    spec: PruneSpec, *protocols: dict[str, Any], zeroshot: dict[str, Any] | None = None
+    spec: PruneSpec, *protocols: dict[str, Any], **parts: dict[str, Any]
 ) -> EvaluateSpec:
-    """The evaluation job after a pruning job."""
+    """The evaluation job after a pruning job. `parts`: zeroshot, generation, texts."""
     facts = CellFacts(
         campaign="test",
         model=spec.model.name,
@@ -64,7 +64,7 @@ def evaluating(
             "model": spec.model,
             "data": spec.data,
             "perplexity": protocols,
-            "zeroshot": zeroshot,
+            **parts,
         }
     )
 

@@ -395,3 +395,38 @@ def test_a_jobs_time_counts_from_when_it_was_asked_for(world, tmp_path, monkeypa
     found = json.loads(out.read_text())
     assert found["status"] == "ok", found["reason"]
     assert 1000 <= found["timing"]["job_s"] < 2000
+
+
+def test_generated_answers_and_continued_prompts_are_parts_of_their_own(world, tmp_path):
+    """With examples from a file beside the questions; items go to a file of their own."""
+    root = tmp_path / "data"
+    (root / "zeroshot").mkdir(parents=True)
+    for file, count in (("triviaqa", 5), ("triviaqa.train", 6)):
+        lines = [
+            json.dumps({"question": f"Who is {i}", "answer": {"aliases": [f"number {i}"]}})
+            for i in range(count)
+        ]
+        (root / "zeroshot" / f"{file}.jsonl").write_text("\n".join(lines) + "\n")
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        "name: mine\nsummary: one task\ntasks:\n"
+        "  - {stock: triviaqa, metric: exact_match, shots: 2, max_new_tokens: 6}\n"
+    )
+    there = changed(world, data={"source": "local", "root": str(root)})
+    attempt(prune.prune, world, tmp_path / "prune.json")
+    spec = evaluating(
+        there,
+        generation={"suite": str(suite), "limit": 4},
+        texts={"prompts": ["item 3:", "so"], "tokens": 5},
+    )
+    found = attempt(evaluate.evaluate, spec, tmp_path / "e.json", tmp_path / "prune.json")
+    task = found["generation"]["tasks"]["triviaqa"]
+    assert (task["items"], task["shots"]) == (4, 2)
+    assert task["prompt"].count("Question: Who is") == 3
+    assert len(task["generated"]["samples"]) == 3
+    assert found["generation"]["items_file"] == "generation-items.json.gz"
+    assert (tmp_path / "generation-items.json.gz").is_file()
+    assert [text["prompt"] for text in found["texts"]["texts"]] == ["item 3:", "so"]
+    too_long = evaluating(there, texts={"prompts": ["a"], "tokens": 10_000})
+    found = attempt(evaluate.evaluate, too_long, tmp_path / "f.json", tmp_path / "prune.json")
+    assert found["texts"]["status"] == "skipped" and "positions" in found["texts"]["reason"]

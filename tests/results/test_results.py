@@ -369,3 +369,33 @@ def test_an_edit_of_a_plugin_after_the_run_changes_no_record(folder):
     (plugin / "method.yaml").write_text(DESCRIPTION + "params: {a: {description: x, default: 1}}\n")
     assert main(["leaderboard", str(folder)]) == 0
     assert path.read_bytes() == before
+
+
+def test_generated_answers_are_paired_with_dense_and_kept_with_the_texts(folder):
+    """A second suite: its own items, its own differences; nothing of it where none was asked."""
+    generated = {
+        "max_new_tokens": 8, "stop": ["."], "tokens": 3.0, "empty": 0.25, "repeating": 0.0,
+        "at_limit": 0.5, "samples": [{"prompt": "p", "target": "t", "answer": ""}],
+    }  # fmt: skip
+    task = {**TASK, "metric": "exact_match", "majority": 0.25, "shots": 2, "generated": generated}
+    texts = {
+        "status": "ok", "tokens": 5,
+        "texts": [{"prompt": "p", "text": "x", "ended": False, "repeating": False}],
+    }  # fmt: skip
+    part = {**EVALUATED["zeroshot"], "suite": "generation/5", "tasks": {"q": task}}
+    for label, score in (("dense", "1100"), ("random", "1001")):
+        place = folder / "cells" / PATHS[label]
+        found = {**EVALUATED, "generation": part, "texts": texts}
+        put(folder, f"cells/{PATHS[label]}/evaluate.json", found)
+        asked = {
+            "metric": "exact_match", "items": 4, "score": score,
+            "hashes": dict.fromkeys(("documents", "prompts", "targets"), "0"),
+        }  # fmt: skip
+        outcomes.write(items("1100") | {"tasks": {"q": asked}}, place / "generation-items.json.gz")
+    record = assembled()
+    assert record["generation"]["tasks"]["q"]["versus_dense"]["difference"] == 0.0
+    assert record["generation"]["tasks"]["q"]["generated"]["empty"] == 0.25
+    assert record["texts"] == texts
+    tables.make_tables(folder)
+    kept = as_mapping(store.read(folder / "cells" / PATHS["random"] / "record.json"))
+    assert kept["status"] == "ok" and kept["texts"]["texts"][0]["text"] == "x"
