@@ -1,10 +1,12 @@
-"""Zero-shot accuracy through lm-eval: on the hub's documents, on local files, or on the demo's.
+"""Suites of tasks through lm-eval, whose answers are chosen or generated: on the hub's documents,
+on local files, or on the demo's.
 
     result = evaluate(model, tokenizer, suite="zeroshot/7", source=source, workdir=folder)
 
 Importing this package imports neither torch nor lm-eval: `evaluate` does, in the job that calls it.
-Read `evaluation.py` first; then `tasks.py` (redirection of stock tasks) and `outcomes.py` (item
-outcomes and their statistics).
+Read `evaluation.py` first; then `suites.py` and `stock.py` (what is asked), `tasks.py` (stock
+definitions on other documents), `shared.py` (common beginnings once), `generate.py` and
+`answers.py` (what models write), and `outcomes.py` (item outcomes and their statistics).
 """
 
 from prunebench.evaluation.zeroshot.evaluation import ITEMS, evaluate
