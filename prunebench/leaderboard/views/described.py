@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunebench.leaderboard.numbers.collect import truncated
+from prunebench.leaderboard.numbers.losses import truncated
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import TITLES, titles

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prunebench.leaderboard.numbers.collect import Collected, Problem, cell_name, missing_parts
+from prunebench.leaderboard.numbers.collect import Collected, Problem, cell_name
+from prunebench.leaderboard.numbers.losses import missing_parts
 from prunebench.leaderboard.numbers.quantities import QUALITY, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import titles
