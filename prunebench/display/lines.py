@@ -58,7 +58,7 @@ def numbers(result: Json) -> Iterator[str]:
     for name, key in (("zero-shot", "zeroshot"), ("generated", "generation")):
         suite = result.get(key) or {}
         if suite.get("status") == "ok":
-            if name == "zero-shot" and any(t.get("shots") for t in suite["tasks"].values()):
+            if name == "zero-shot" and any(t.get("shots") for t in suite.get("tasks", {}).values()):
                 name = "few-shot"
             mean = suite["mean"]  # null where a task is missing
             yield f"{name} –" if mean is None else f"{name} {100 * mean:.1f} %"

@@ -72,7 +72,7 @@ def _tasks(
 ) -> Table:
     errors = {i: [line.summary[i].error for line in body if i in line.summary] for i in tasks}
     worst = {i: max((e for e in found if e == e), default=None) for i, found in errors.items()}
-    shots = {i: columns.shots([quantity]) for i, quantity in tasks.items()}
+    shots = {i: quantity.detail("shots") or "0" for i, quantity in tasks.items()}
     several = len(set(shots.values())) > 1
     ends = [
         Line("items", remarks={i: quantity.detail("items") for i, quantity in tasks.items()}),
