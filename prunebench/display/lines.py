@@ -49,13 +49,19 @@ def outcome(rule: str, outputs: tuple[Path, ...]) -> tuple[str, str] | None:
 
 
 def numbers(result: Json) -> Iterator[str]:
-    """The quality of a cell, from its evaluation: `encyclopedia/128 4.12`, `zero-shot 68.5 %`."""
+    """The quality of a cell, from its evaluation: `encyclopedia/128 4.12`, `zero-shot 68.5 %`,
+    `generated 12.0 %`.
+    """
     for column in result.get("perplexity", {}).values():
         name = f"{column['corpus']}/{column['length']}"
         yield f"{name} {column['value']:.2f}" if column["status"] == "ok" else f"{name} –"
-    zeroshot = result.get("zeroshot") or {}
-    if zeroshot.get("status") == "ok":
-        yield f"zero-shot {100 * zeroshot['mean']:.1f} %"
+    for name, key in (("zero-shot", "zeroshot"), ("generated", "generation")):
+        suite = result.get(key) or {}
+        if suite.get("status") == "ok":
+            if name == "zero-shot" and any(t.get("shots") for t in suite.get("tasks", {}).values()):
+                name = "few-shot"
+            mean = suite["mean"]  # null where a task is missing
+            yield f"{name} –" if mean is None else f"{name} {100 * mean:.1f} %"
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """Records into the leaderboard: tables in Markdown, CSV and on a terminal, from records alone.
 
-quantities (what may share a column) -> collect (records to frames) -> statistics (errors, ranks)
--> columns, tables, sections (what a reader sees), verdicts, claims (papers), fronts (trade-off)
+quantities (what may share a column) -> measurements (a record's numbers) -> collect (records to
+frames) -> statistics (errors, ranks) -> columns, tables, sections (what a reader sees), verdicts, claims (papers), fronts (trade-off)
 -> markdown, terminal, plots, page (how it is drawn) -> report (files). compare: two reports.
 """
 

@@ -113,7 +113,7 @@ def analyse(
     return Report(
         title=title,
         facts=gather(collected),
-        ranks=rank_table(average_ranks(collected, summary)),
+        ranks=rank_table(average_ranks(collected, summary), collected.quantities),
         sections=make_sections(collected, summary, reference=reference),
         verdicts=judge(collected, summary, papers),
         claims=judge_claims(collected, summary, papers),

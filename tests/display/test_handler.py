@@ -86,6 +86,17 @@ def test_a_cell_is_a_line_with_its_numbers(tmp_path: Path) -> None:
     assert last.endswith("✓ m  pat 50 % seed 1  wiki/128 12.35  ptb/128 –  zero-shot 45.7 %")
 
 
+def test_generated_answers_and_examples_are_told(tmp_path: Path) -> None:
+    run = Run()
+    run.plan(evaluate=3)
+    asked = {"status": "ok", "mean": 0.5, "tasks": {"a": {"shots": 5}}}
+    end(run, "evaluate", tmp_path / "evaluate.json", {"zeroshot": asked, "generation": asked})
+    assert run.shown.splitlines()[-1].endswith("  few-shot 50.0 %  generated 50.0 %")
+    part = {"status": "ok", "mean": None, "tasks": {}}
+    end(run, "evaluate", tmp_path / "evaluate.json", {"zeroshot": part, "generation": part})
+    assert run.shown.splitlines()[-1].endswith("  zero-shot –  generated –")
+
+
 def test_a_failed_cell_is_told_once_with_its_reason(tmp_path: Path) -> None:
     run = Run()
     run.plan(prune=1, evaluate=1)

@@ -92,7 +92,7 @@ def test_the_policy_admits_the_pages_own_scripts_and_no_other(tmp_path: Path) ->
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         for script in tags.scripts[1:]
     }
-    assert admitted == digests and len(digests) == 4
+    assert admitted == digests and len(digests) == 5
     assert "script-src 'sha256-" in policy and "script-src 'unsafe" not in policy
 
 
@@ -250,7 +250,8 @@ def test_a_number_stands_out_from_its_errors() -> None:
     assert parts("12.34 ± 0.21 (0.05) (n = 2)") == ("12.34", " ± 0.21", " (0.05) (n = 2)")
     assert parts("+1.3 (+0.7 to +1.9)") == ("+1.3", "", " (+0.7 to +1.9)")
     assert parts("random (method, {})") == ("random (method, {})", "", "")
-    for text in ("12.34 ± – (0.02)", "97.3", "–", "a ± b (c)"):
+    assert parts("12.34 ± 0.21 (0.05) ↧") == ("12.34", " ± 0.21", " (0.05) ↧")
+    for text in ("12.34 ± – (0.02)", "97.3", "–", "a ± b (c)", "9.1 ± 0.2 ↧", "9.1 ↧"):
         assert "".join(parts(text)) == text
 
 

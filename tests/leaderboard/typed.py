@@ -10,8 +10,9 @@ from prunebench import leaderboard
 from prunebench.leaderboard import Problem, Report
 from prunebench.leaderboard.numbers import collect as collecting
 from prunebench.leaderboard.numbers.collect import Collected
+from prunebench.leaderboard.numbers.losses import missing_parts as missing_parts_of
+from prunebench.leaderboard.numbers.measurements import measurements as measurements_of
 from prunebench.leaderboard.numbers.quantities import Measurement
-from prunebench.leaderboard.numbers.quantities import measurements as measurements_of
 from prunebench.leaderboard.views import show
 from prunebench.record.form import Record
 from prunebench.record.store import record_of
@@ -42,7 +43,7 @@ def measurements(record: Given) -> Iterator[Measurement]:
 
 
 def missing_parts(record: Given) -> Iterator[tuple[str, str, str]]:
-    return collecting.missing_parts(typed(record))
+    return missing_parts_of(typed(record))
 
 
 def record_text(record: Given) -> str:

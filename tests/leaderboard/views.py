@@ -37,7 +37,9 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 
 
 def column(table: list[list[str]], title: str) -> list[str]:
-    return [row[table[0].index(title)] for row in table[1:]]
+    """What the rows have there; lines below them (items, chance) have no sparsity and are none."""
+    rows = table[1:] if table[0][0] != "Sparsity" else [row for row in table[1:] if row[0]]
+    return [row[table[0].index(title)] for row in rows]
 
 
 def small(**changes: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid
 from prunebench.garbage import no_collection
-from prunebench.leaderboard.numbers.quantities import (
-    Quantity,
-    evaluation_device,
-    measurements,
-)
+from prunebench.leaderboard.numbers.losses import truncated
+from prunebench.leaderboard.numbers.measurements import evaluation_device, measurements
+from prunebench.leaderboard.numbers.quantities import Quantity
 from prunebench.leaderboard.numbers.rows import TableRow, rows_of
 from prunebench.record import store
 from prunebench.record.form import Record
-from prunebench.record.parts import Lost, there
+from prunebench.record.parts import there
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +48,8 @@ class Collected:
     """Records as frames; `row` and `quantity` are positions in `rows` and `quantities`.
 
     cells: one row per record; values: cell, row, quantity and NUMBERS, of cells that are ok only;
-    rows: the groups of cells that differ only in their seed.
+    rows: the groups of cells that differ only in their seed. majorities: what always giving the
+    most frequent right answer gets, by quantity, where a record says so.
     """
 
     records: tuple[Record, ...]
@@ -59,6 +58,7 @@ class Collected:
     rows: pd.DataFrame
     quantities: tuple[Quantity, ...]
     problems: tuple[Problem, ...]
+    majorities: Mapping[int, float]
 
     @cached_property
     def table(self) -> tuple[TableRow, ...]:
@@ -109,6 +109,7 @@ def collect(records: Iterable[Record], problems: Iterable[Problem] = ()) -> Coll
         rows=_rows(cells),
         quantities=quantities,
         problems=tuple(sorted({*problems, *repeated, *foreign}, key=lambda p: (p.path, p.reason))),
+        majorities={position[m.quantity]: m.majority for _, m in found if m.majority is not None},
     )
 
 
@@ -148,36 +149,6 @@ def cell_name(record: Record) -> str:
     """A cell in words, for people: model / label / sparsity / seed."""
     cell = record.cell
     return f"{cell.model} / {cell.label} / {cell.sparsity:g} / seed {cell.seed}"
-
-
-def missing_parts(record: Record) -> Iterator[tuple[str, str, str]]:
-    """(part, status, reason) of each part of a record that was tried or wanted and is not there."""
-    for name in ("verify", "export", "perplexity", "zeroshot", "profile", "cost", "leak"):
-        yield from _if_lost(getattr(record, name), name)
-    for key, entry in (there(record.perplexity) or {}).items():
-        yield from _if_lost(entry, f"perplexity {key}")
-        measured = there(entry)
-        if measured is not None and measured.nll is not None and measured.value is None:
-            reason = "the perplexity is too large for a floating-point number"
-            yield f"perplexity {key}", "failed", reason
-    if zeroshot := there(record.zeroshot):
-        for key, task in zeroshot.tasks.items():
-            yield from _if_lost(task, f"zeroshot {key}")
-    if profile := there(record.profile):
-        for point in profile.points:
-            if point.lost:
-                yield f"profile {point.name}", point.status, point.reason or ""
-            else:
-                yield from _if_lost(point.prefill_speedup, f"profile {point.name} prefill_speedup")
-                yield from _if_lost(point.decode_speedup, f"profile {point.name} decode_speedup")
-    if cost := there(record.cost):
-        yield from _if_lost(cost.prune, "cost prune")
-        yield from _if_lost(cost.recover, "cost recover")
-
-
-def _if_lost(part: object, name: str) -> Iterator[tuple[str, str, str]]:
-    if isinstance(part, Lost):
-        yield name, part.status, part.reason
 
 
 def _column_order(quantity: Quantity) -> tuple[str, int, int, Quantity]:
@@ -221,18 +192,6 @@ def _cell(record: Record) -> dict[str, object]:
         "shared_device": profile is not None
         and (profile.shared_device is True or SHARED in profile.device),
         "truncated": bool(truncated(record)),
-    }
-
-
-def truncated(record: Record) -> dict[str, tuple[int, int | None]]:
-    """Evaluation set -> (inputs that did not fit and lost a part, all inputs)."""
-    zeroshot = there(record.zeroshot)
-    perplexities = [(k, there(part)) for k, part in (there(record.perplexity) or {}).items()]
-    tasks = [(k, there(part)) for k, part in (zeroshot.tasks if zeroshot else {}).items()]
-    return {
-        name: (part.truncated, part.items)
-        for name, part in [*perplexities, *tasks]
-        if part is not None and part.truncated
     }
 
 

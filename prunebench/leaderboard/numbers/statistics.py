@@ -84,6 +84,7 @@ class Average:
     average: float
     perplexity: float
     zeroshot: float
+    generation: float
     ranked: int
     comparisons: int
     failed: int
@@ -114,8 +115,7 @@ def average_ranks(collected: Collected, summary: pd.DataFrame) -> list[Average]:
         Average(
             name=name,
             average=_mean([rank for _, rank in ranks]),
-            perplexity=_mean([rank for kind, rank in ranks if kind == "perplexity"]),
-            zeroshot=_mean([rank for kind, rank in ranks if kind == "zeroshot"]),
+            **{each: _mean([rank for kind, rank in ranks if kind == each]) for each in QUALITY},
             ranked=len(ranks),
             comparisons=len(blocks),
             failed=lost[name],

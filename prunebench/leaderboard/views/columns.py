@@ -22,6 +22,11 @@ from prunebench.leaderboard.views.tables import (
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 TITLES = {
     "zeroshot": "Zero-shot",
+    "generation": "Generated",
+    "answer_tokens": "Answer tokens",
+    "answer_empty": "Empty answers",
+    "answer_repeating": "Repeating answers",
+    "answer_at_limit": "Cut answers",
     "parameters": "Parameters",
     "macs": "MACs",
     "aligned_to": "Multiple of",
@@ -54,10 +59,12 @@ TITLES = {
 # What may tell two columns of the same short title apart, most telling first.
 TELLING = (
     *("split", "mode", "bos", "limit", "suite", "metric", "tasks", "items", "tokens", "chance"),
+    *("filter", "shots", "chat", "examples", "max_new_tokens", "stop"),
     *("version", "harness", "prompts", "data", "protocol"),
 )
 
 Quantities = Mapping[int, Quantity]
+NO_FLOORS: Mapping[int, float] = {}
 
 
 def of_kinds(quantities: Quantities, *kinds: str) -> dict[int, Quantity]:
@@ -81,14 +88,31 @@ def titles(quantities: Iterable[Quantity]) -> list[str]:
     return [title + arrow for title, arrow in zip(found, arrows, strict=True)]
 
 
+def shots(quantities: Iterable[Quantity]) -> str:
+    """How many examples stand before each question: 0-shot, 5-shot, 0- to 5-shot."""
+    numbers = _numbers(quantities, "shots") or [0]
+    ends = sorted({min(numbers), max(numbers)})
+    return f"{'- to '.join(map(str, ends))}-shot"
+
+
+def greedily(quantities: Iterable[Quantity]) -> str:
+    """How answers are generated, with the most tokens that one may have."""
+    most = max(_numbers(quantities, "max_new_tokens"))
+    return f"answers generated greedily, at most {most} new tokens"
+
+
 def number_columns(
     quantities: Quantities,
     show: Callable[[str], Callable[[Stats], str]],
     *,
     bold: bool = True,
     expected: Callable[[Line], int | None] = cells_ok,
+    floors: Mapping[int, float] = NO_FLOORS,
 ) -> list[Column]:
-    """A column per quantity; `show` takes its unit and gives what writes a summary."""
+    """A column per quantity; `show` takes its unit and gives what writes a summary.
+
+    floors  what marks the values below it, by quantity
+    """
     return [
         number_column(
             title,
@@ -97,6 +121,7 @@ def number_columns(
             bold=bold,
             marks=("limited",) if quantity.detail("limit") else (),
             expected=expected,
+            floor=floors.get(i),
         )
         for (i, quantity), title in zip(
             quantities.items(), titles(quantities.values()), strict=True
@@ -214,13 +239,24 @@ def _difference(name: str, unit: str) -> Callable[[Stats], str]:
 def _short_title(quantity: Quantity) -> str:
     if quantity.kind == "perplexity":
         return f"{quantity.name}/{quantity.detail('length')}"
+    if quantity.kind == "zeroshot" and quantity.detail("shots"):
+        return shots([quantity])
     return TITLES.get(quantity.kind, quantity.name)
+
+
+def _numbers(quantities: Iterable[Quantity], key: str) -> list[int]:
+    """All that a detail names, in one quantity or several; 0 where it says nothing."""
+    return [int(number) for q in quantities for number in (q.detail(key) or "0").split(", ")]
 
 
 def _told_apart(title: str, key: str, quantity: Quantity) -> str:
     value = quantity.detail(key)
     if key == "limit":
         value = f"first {value}" if value else "all"
+    if key == "shots":
+        value = shots([quantity])
+    if key == "max_new_tokens":
+        value = greedily([quantity])
     if key in ("items", "tokens", "chance"):
         value = f"{value} {key}"
     return f"{title} {value}".rstrip()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunebench.leaderboard.numbers.collect import truncated
+from prunebench.leaderboard.numbers.losses import truncated
 from prunebench.leaderboard.numbers.quantities import KINDS, Quantity
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import TITLES, titles
 from prunebench.record.form import Kept, Leak, ModelFacts, Provenance, Record, TunedOn
+from prunebench.record.measured import SuitePart
 from prunebench.record.parts import there
 from prunebench.untyped import Json
 
@@ -113,12 +114,21 @@ def _ran(record: Record) -> str:
         if part and part.attention:
             how = f"{part.dtype}, {part.attention} attention, batches of {part.batch_size}"
             found.setdefault(how, []).append(name)
-    zeroshot = there(record.zeroshot)
-    if zeroshot and zeroshot.attention:
-        sizes = ", ".join(map(str, zeroshot.batch_size or ()))
-        how = f"{zeroshot.dtype}, {zeroshot.attention} attention, batches of {sizes}"
-        found.setdefault(how, []).append("zero-shot")
+    for name, suite in (("zero-shot", record.zeroshot), ("generated", record.generation)):
+        whole = there(suite)
+        if whole and whole.attention:
+            sizes = ", ".join(map(str, whole.batch_size or ()))
+            how = f"{whole.dtype}, {whole.attention} attention, batches of {sizes}{_scored(whole)}"
+            found.setdefault(how, []).append(name)
     return "; ".join(f"{how} ({', '.join(names)})" for how, names in found.items())
+
+
+def _scored(suite: SuitePart) -> str:
+    """Whether what requests have in common was computed once, and why not."""
+    if suite.scoring == "shared":
+        return ", common beginnings of requests computed once"
+    because = suite.plain_because
+    return f", each request by itself: {because}" if because else ""
 
 
 def _cut(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ STATISTICS = (
 )
 # Maps whose keys are not the schema's: one column each, as JSON.
 OPEN_MAPS = ("cell.params",)
-# What is no single number: read it in the record.
-LEFT_OUT = ("decision", "method_notes", "tuning.loss")
+# What is no single number, or text of the model's: read it in the record.
+LEFT_OUT = re.compile(
+    r"decision|method_notes|tuning\.loss|texts\.texts"
+    r"|(zeroshot|generation)\.tasks\..+\.(prompt|generated\.(samples|stop))"
+)
 
 
 def leaderboard_frame(collected: Collected, summary: pd.DataFrame) -> pd.DataFrame:
@@ -97,7 +101,7 @@ def _reasons(collected: Collected) -> pd.Series:
 
 
 def _leaves(value: Plain, key: str) -> Iterator[tuple[str, Plain]]:
-    if key in LEFT_OUT:
+    if LEFT_OUT.fullmatch(key):
         return
     if key in OPEN_MAPS:
         yield key, json.dumps(value, sort_keys=True)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prunebench.leaderboard.numbers.collect import Collected, Problem, cell_name, missing_parts
+from prunebench.leaderboard.numbers.collect import Collected, Problem, cell_name
+from prunebench.leaderboard.numbers.losses import missing_parts
 from prunebench.leaderboard.numbers.quantities import QUALITY, Quantity
 from prunebench.leaderboard.views import formats
-from prunebench.leaderboard.views.columns import titles
+from prunebench.leaderboard.views.columns import greedily, shots, titles
 from prunebench.record.form import Provenance, Record
 
 T = TypeVar("T", str, int, float)
@@ -113,11 +114,11 @@ def _packages(records: Sequence[Record]) -> tuple[str, ...]:
 
 def _protocols(quantities: Sequence[Quantity]) -> list[tuple[str, str, str]]:
     """One explanation per column title; what differs between models only is told as a range."""
-    quality = [quantity for quantity in quantities if quantity.kind in QUALITY]
+    quality = [quantity for kind in QUALITY for quantity in quantities if quantity.kind == kind]
     explained: dict[tuple[str, str, str], set[int]] = {}
     for title, quantity in zip(_titles_of(quality), quality, strict=True):
         key = quantity.detail("protocol") or quantity.name
-        text = _perplexity(quantity) if quantity.kind == "perplexity" else _zeroshot(quantity)
+        text = _perplexity(quantity) if quantity.kind == "perplexity" else _suite(quantity)
         tokens = explained.setdefault((title, key, text), set())
         if quantity.detail("tokens"):
             tokens.add(int(quantity.detail("tokens")))
@@ -149,14 +150,18 @@ def _perplexity(quantity: Quantity) -> str:
     return f"perplexity on {quantity.name} {detail['split']}, {cut}, {part}"
 
 
-def _zeroshot(quantity: Quantity) -> str:
+def _suite(quantity: Quantity) -> str:
     detail = dict(quantity.details)
-    part = f"the first {detail['limit']} items of each" if "limit" in detail else "all items"
+    figures = detail["metrics"].replace(", ", " or ") if "metrics" in detail else "the accuracies"
+    how = [shots([quantity])]
+    how += ["through the chat template"] if "chat" in detail else []
+    how += [f"the first {detail['limit']} items of each" if "limit" in detail else "all items"]
+    how += [greedily([quantity])] if "max_new_tokens" in detail else []
     chance = ""
     if "chance" in detail:  # not so where a task is missing, and with it the suite's mean
         chance = f"; chance {formats.plain(float(detail['chance']), 'fraction')} %"
     return (
-        f"plain mean of the accuracies on {detail['tasks']}; 0-shot, {part}, through "
+        f"plain mean of {figures} on {detail['tasks']}; {', '.join(how)}, through "
         f"{detail['harness']}{chance}"
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
-from prunebench.leaderboard.numbers.quantities import KINDS, measurements
+from prunebench.leaderboard.numbers.collect import cell_name
+from prunebench.leaderboard.numbers.losses import missing_parts
+from prunebench.leaderboard.numbers.measurements import measurements
+from prunebench.leaderboard.numbers.quantities import KINDS
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
 from prunebench.record.form import Record

@@ -34,7 +34,14 @@ SYMBOLS = {
         "out; each cell's section says how many",
     ),
     "shared_device": ("¶", "another process used the device while latencies were measured"),
+    "below": (
+        "↧",
+        "below the most frequent answer: what always giving the most frequent right answer gets",
+    ),
 }
+MOST_FREQUENT = "most frequent answer"  # the line of what the mark is about
+BELOW = f" {SYMBOLS['below'][0]}"  # ends the text of such a cell
+LEVEL = 1e-9  # a mean this near to a floor is on it
 REASON_WIDTH = 60
 
 
@@ -112,7 +119,8 @@ def make_lines(
     here = (campaign, model, steps)
     rows = [row for row in collected.table if (row.campaign, row.model, row.step) == here]
     by_row = stats_of(summary)
-    quality = [i for i, q in enumerate(collected.quantities) if q.kind in QUALITY]
+    kinds = [quantity.kind for quantity in collected.quantities]
+    quality = [i for kind in QUALITY for i, own in enumerate(kinds) if own == kind]
     ordered = [
         (_order(line, row, quality), line)
         for row in rows
@@ -165,8 +173,12 @@ def number_column(
     bold: bool = True,
     marks: tuple[str, ...] = (),
     expected: Callable[[Line], int | None] = cells_ok,
+    floor: float | None = None,
 ) -> Column:
-    """A quantity: `show` writes its summary; a number of values other than `expected` is told."""
+    """A quantity: `show` writes its summary; a number of values other than `expected` is told.
+
+    A mean below `floor` is marked.
+    """
 
     def cell(line: Line) -> TableCell:
         if line.row is None:
@@ -176,6 +188,8 @@ def number_column(
         text = show(stats)
         if text and expected(line) not in (None, stats.n):
             text += f" (n = {stats.n})"
+        if floor is not None and stats.mean < floor - LEVEL:
+            text += BELOW
         return TableCell(text, bold=bold and bool(stats.best))
 
     title = " ".join([title, *(SYMBOLS[mark][0] for mark in marks)])
@@ -241,8 +255,10 @@ def _legend(
     """Only what this table uses."""
     used = {mark for column in columns for mark in column.marks}
     used.update(mark for line in body for mark in _marks(line))
-    legend = [f"{symbol} {text}" for mark, (symbol, text) in SYMBOLS.items() if mark in used]
     texts = {cell.text for row in drawn for cell in row}
+    if any(line.name == MOST_FREQUENT and line.remarks for line in body):
+        used.add("below")
+    legend = [f"{symbol} {text}" for mark, (symbol, text) in SYMBOLS.items() if mark in used]
     if any(f"± {formats.MISSING}" in text for text in texts):
         legend.append(f"± {formats.MISSING} one seed, so no deviation")
     if formats.MISSING in texts:

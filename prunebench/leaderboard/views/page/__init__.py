@@ -48,7 +48,7 @@ def render(report: Report) -> str:
         "bold": _bold,
     }
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    scripts = [*(_library(name) for name in LIBRARIES), _own("page.js")]
+    scripts = [*(_library(name) for name in LIBRARIES), _own("page.js"), _own("answers.js")]
     return environment.get_template("index.html.j2").render(
         report=report,
         facts=report.facts,
@@ -68,8 +68,8 @@ def render(report: Report) -> str:
 
 
 def parts(text: str) -> tuple[str, str, str]:
-    """A table's text as what stands out and what is said about it: mean, ± deviation, (error)."""
-    match = re.fullmatch(r"(.+?)( ± [^ ]+)?( \([^()]*\))?(?: \(n = \d+\))?", text)
+    """A table's text as what stands out and what is said about it: mean, ± deviation, the rest."""
+    match = re.fullmatch(r"(.+?)( ± [^ ]+)?( \([^()]*\))?(?: \(n = \d+\))?(?: ↧)?", text)
     if match is None or not NUMBER.match(text):
         return text, "", ""
     head, spread, error = match.groups(default="")

@@ -1,15 +1,17 @@
-"""The page's data as plain JSON: Pareto fronts, and for each cell what its section shows."""
+"""The page's data as plain JSON: Pareto fronts, what models write, and each cell's section."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 
-from prunebench.leaderboard.numbers.collect import cell_name, missing_parts
+from prunebench.leaderboard.numbers.collect import cell_name
+from prunebench.leaderboard.numbers.losses import missing_parts
 from prunebench.leaderboard.numbers.quantities import KINDS
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.described import cell_facts, described, kept_units, origin
 from prunebench.leaderboard.views.fronts import Axis, Front
+from prunebench.leaderboard.views.page.answers import written
 from prunebench.record.form import Provenance, Record
 from prunebench.untyped import Foreign, Json, Plain
 
@@ -31,6 +33,7 @@ def page_data(report: Foreign, fronts: Sequence[Front]) -> Json:
         values.setdefault(entry.cell, []).append(line)
     return {
         "fronts": [_front(front) for front in fronts],
+        "written": written(collected, report.summary),
         "quantities": [described(quantity) for quantity in collected.quantities],
         "provenances": [origin(Provenance.model_validate_json(text)) for text in provenances],
         "cells": [
