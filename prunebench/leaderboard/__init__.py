@@ -1,8 +1,9 @@
 """Records into the leaderboard: tables in Markdown, CSV and on a terminal, from records alone.
 
 quantities (what may share a column) -> measurements (a record's numbers) -> collect (records to
-frames) -> statistics (errors, ranks) -> columns, tables, sections (what a reader sees), verdicts, claims (papers), fronts (trade-off)
--> markdown, terminal, plots, page (how it is drawn) -> report (files). compare: two reports.
+frames) -> statistics (errors, ranks) -> columns, tables, suites, sections (what a reader sees),
+verdicts, claims (papers), fronts (trade-off) -> markdown, terminal, plots,
+page (how it is drawn) -> report (files). compare: two reports.
 """
 
 from __future__ import annotations

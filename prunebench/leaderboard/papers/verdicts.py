@@ -266,9 +266,8 @@ def _same_protocol(number: Published, quantity: Quantity) -> bool:
         return quantity.detail("protocol") == number.quantity
     if quantity.kind == "parameters":
         return what in ("parameters", "parameters_billions")
-    if quantity.detail("chat"):  # no paper on file does that
-        return False
-    return quantity.detail("suite") == protocol and what in ("mean", quantity.name)
+    same = quantity.detail("suite") == protocol and what in ("mean", quantity.name)
+    return same and not quantity.detail("chat")  # which no paper on file does
 
 
 def _rows(collected: Collected) -> list[_Row]:

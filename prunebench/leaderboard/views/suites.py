@@ -88,7 +88,7 @@ def _caption(tasks: Quantities) -> str:
     metrics = sorted({quantity.detail("metric") for quantity in tasks.values()})
     named = "accuracy" if set(metrics) <= set(ACCURACIES) else " or ".join(metrics)
     caption = f"{named} in %, mean ± standard deviation over seeds"
-    if any(quantity.detail("answers") == GENERATED for quantity in tasks.values()):
+    if any(quantity.detail("max_new_tokens") for quantity in tasks.values()):
         caption += f"; {columns.shots(tasks.values())}, {columns.greedily(tasks.values())}"
     return caption
 
