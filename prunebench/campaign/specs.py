@@ -43,6 +43,7 @@ class CellFacts(Part):
     method: str
     params: dict[str, JsonValue]
     sparsity: float
+    sparsity_of: SparsityOf = "model"
     seed: int
     recovery: bool
     matched: str | None = None
@@ -60,7 +61,7 @@ class PruneSpec(Part):
     model: Model
     data: DataSpec
     sparsity: float
-    share: SparsityOf = "model"
+    sparsity_of: SparsityOf = "model"
     seed: int
     method: str
     params: dict[str, JsonValue]
@@ -132,7 +133,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
         model=_model(campaign, cell.model),
         data=_data(campaign, {**calibration, **tuning}),
         sparsity=cell.sparsity,
-        share=campaign.sparsity_of,
+        sparsity_of=campaign.sparsity_of,
         seed=cell.seed,
         method=row.method,
         params=dict(row.params),
@@ -233,6 +234,7 @@ def cell_facts(campaign: Campaign, cell: Cell) -> CellFacts:
         method=row.method,
         params=dict(row.params),
         sparsity=cell.sparsity,
+        sparsity_of=campaign.sparsity_of,
         seed=cell.seed,
         recovery=row.recovery,
         matched=row.matched,

@@ -62,7 +62,7 @@ def prune(spec: PruneSpec, io: JobIO) -> Json:
     folder = io.cell.folder / exported["path"] if exported["path"] else None
     return {
         "model": model_facts(spec.model, model, dense[0], folder),
-        "sparsity": sparsity_facts(spec.sparsity, spec.share, decision, model, dense),
+        "sparsity": sparsity_facts(spec.sparsity, spec.sparsity_of, decision, model, dense),
         "decision": decision_facts(decision, context.structures),
         "verify": verification.to_dict(),
         "export": exported,
@@ -97,7 +97,7 @@ def make_context(
         params=spec.params,
         workdir=workdir,
         structures=structures,
-        budget=Budget(model, structures, of=spec.share),
+        budget=Budget(model, structures, of=spec.sparsity_of),
         cost=cost,
         tokenizer=sampler.tokenizer,
         sample_calibration=sampler,
@@ -220,7 +220,6 @@ def sparsity_facts(
         note = "counts of the row that it is matched to" if "matched" in decision.how else note
     return {
         "target": target,
-        "of": share,
         "achieved": achieved,
         "decoder_achieved": of_decoder,
         "native_ratio": native,

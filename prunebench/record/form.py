@@ -50,8 +50,10 @@ class CellOf(Closed):
         description="Parameters given to the method; their keys are the method's own."
     )
     sparsity: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Target share of parameters that is removed (`sparsity.of` says of which); 0 "
-        "means nothing is pruned."
+        description="Target share of parameters that is removed; 0 means nothing is pruned."
+    )
+    sparsity_of: Literal["model", "decoder"] = Field(
+        "model", description="What it is a share of: all parameters, or the decoder blocks'."
     )
     seed: int = Field(description="Seed of the cell.")
     recovery: bool = Field(description="Whether the suite tunes the model after pruning.")
@@ -101,9 +103,6 @@ class Sparsity(Closed):
     """What share was asked for and what share was removed."""
 
     target: Share = Field(description="Share of parameters to remove.")
-    of: Literal["model", "decoder"] = Field(
-        "model", description="What it is a share of: all parameters, or the decoder blocks'."
-    )
     achieved: Share | None = Field(description="Share of all parameters removed.")
     decoder_achieved: Share | None = Field(
         None, description="Share of the decoder blocks' parameters removed."

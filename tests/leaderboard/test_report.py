@@ -252,3 +252,18 @@ def test_a_matched_control_parts_choice_from_profile(tmp_path: Path) -> None:
     assert column(table, "wikitext2/128: choice of units")[0].startswith("−2.00 (")
     assert column(table, "wikitext2/128: layer profile")[0].startswith("−5.00 (")
     assert "Layer profile" not in page(small(), tmp_path)
+
+
+def test_every_table_says_when_sparsities_are_of_the_decoder_blocks(tmp_path: Path) -> None:
+    records = small()
+    for record in records:
+        record["cell"]["sparsity_of"] = "decoder"
+    lost = factory.lost(label="hywia", seed=3)
+    lost["cell"]["sparsity_of"] = "decoder"
+    found = tables(page([*records, lost], tmp_path))
+    for title in ("Quality", "Difference from dense", "Zero-shot tasks", "Size", "Cost of pruning"):
+        assert set(column(found[title], "Sparsity")) <= {"0 %", "50 % of decoder"}, title
+        assert "50 % of decoder" in column(found[title], "Sparsity")
+    pruned = column(found["Quality"], "Achieved")[1]
+    share, whole = re.fullmatch(r"([0-9.]+) % \(([0-9.]+) % of all\)", pruned).groups()
+    assert float(share) > float(whole)

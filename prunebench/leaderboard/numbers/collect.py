@@ -160,7 +160,7 @@ def _column_order(quantity: Quantity) -> tuple[str, int, int, Quantity]:
 CELL_COLUMNS = [
     *ROW_KEY,
     *("matched", "step", "seed", "status", "reason", "device", "series"),
-    *("achieved", "logit_difference", "loadable_by"),
+    *("sparsity_of", "achieved", "decoder_achieved", "logit_difference", "loadable_by"),
     *MARKS,
 ]
 
@@ -179,7 +179,9 @@ def _cell(record: Record) -> dict[str, object]:
         "reason": record.reason or "",
         "device": evaluation_device(record),
         "series": (profile.series if profile else None) or "",
+        "sparsity_of": cell.sparsity_of,
         "achieved": sparsity.achieved if sparsity else None,
+        "decoder_achieved": sparsity.decoder_achieved if sparsity else None,
         "logit_difference": verify.max_abs_logit_difference if verify else None,
         "loadable_by": export.loadable_by if export else None,
         "leak": any(
@@ -231,11 +233,12 @@ def _reversed(text: str) -> tuple[int, ...]:
 def _rows(cells: pd.DataFrame) -> pd.DataFrame:
     """One row per group of seeds: its key, its name, counts, marks, and whether it is ranked."""
     groups = cells.groupby("row", sort=True)
-    rows = groups[[*ROW_KEY, "matched", "step"]].first()
+    rows = groups[[*ROW_KEY, "matched", "step", "sparsity_of"]].first()
     for status in ("ok", "failed", "skipped"):
         rows[status] = (cells["status"] == status).groupby(cells["row"]).sum()
     measured = cells[cells["status"] == "ok"]
-    rows["achieved"] = measured["achieved"].astype(float).groupby(measured["row"]).mean()
+    for share in ("achieved", "decoder_achieved"):
+        rows[share] = measured[share].astype(float).groupby(measured["row"]).mean()
     worst = measured["logit_difference"].astype(float).groupby(measured["row"]).max()
     rows["logit_difference"] = worst
     loaders = measured["loadable_by"].dropna().groupby(measured["row"])

@@ -19,7 +19,9 @@ class TableRow:
     params            of the method, as JSON
     step              whether single steps are all that was measured
     ok, ...           number of cells that ended so
+    sparsity_of       what the sparsity is a share of: "model" or "decoder"
     achieved          mean share of all parameters that is gone; NaN where no cell is ok
+    decoder_achieved  the same of the decoder blocks' parameters
     logit_difference  largest over the cells; NaN where none was verified
     loadable_by       what loads the saved models; "" where none was saved
     series            what its times may be compared with; "" for those of a job of its own
@@ -40,7 +42,9 @@ class TableRow:
     ok: int
     failed: int
     skipped: int
+    sparsity_of: str
     achieved: float
+    decoder_achieved: float
     logit_difference: float
     loadable_by: str
     series: str

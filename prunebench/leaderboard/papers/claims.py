@@ -141,7 +141,7 @@ def _judged(
         arxiv,
         claim,
         _plain(claim, verdict),
-        "; ".join(filter(None, (reason, _beyond(rule, limit)))),
+        "; ".join(filter(None, (reason, _beyond(rule, limit), OF_DECODER[row.sparsity_of]))),
         rule,
         campaign=row.campaign,
         model=row.model,
@@ -157,6 +157,7 @@ def _judged(
     )
 
 
+OF_DECODER = {"model": "", "decoder": "the sparsity here is of the decoder blocks"}
 LIMITS = {  # the quantity that bounds another: of the row alone, or of the same two rows
     "prefill_speedup": "prefill_limit",
     "decode_speedup": "decode_limit",

@@ -130,8 +130,15 @@ def number_columns(
 
 
 def achieved_column(priority: int = 0) -> Column:
-    """The share of all parameters that is gone."""
-    return row_column("Achieved", lambda row: formats.percent(row.achieved), priority=priority)
+    """The share that is gone of what the sparsity is a share of; if that is not all, of all too."""
+
+    def show(row: TableRow) -> str:
+        whole = formats.percent(row.achieved)
+        if row.sparsity_of == "model":
+            return whole
+        return f"{formats.percent(row.decoder_achieved)} ({whole} of all)"
+
+    return row_column("Achieved", show, priority=priority)
 
 
 def seeds_column(priority: int = 0) -> Column:

@@ -8,7 +8,7 @@ from prunebench.leaderboard.numbers.differences import gap
 from prunebench.leaderboard.numbers.quantities import KINDS, QUALITY
 from prunebench.leaderboard.views import formats
 from prunebench.leaderboard.views.columns import Quantities, of_kinds, titles
-from prunebench.leaderboard.views.tables import Line, Table, TableCell
+from prunebench.leaderboard.views.tables import Line, Table, TableCell, target_sparsity
 
 TUNED = "+lora"
 CAPTION = (
@@ -73,7 +73,7 @@ def _row(
     control: Line, target: Line, twin: Line | None, quality: Quantities
 ) -> tuple[TableCell, ...]:
     cells = [
-        TableCell(formats.percent(control.sparsity)),
+        TableCell(target_sparsity(control)),
         TableCell(target.name),
         TableCell(control.name),
     ]

@@ -21,7 +21,8 @@ ENTITIES = str.maketrans({character: f"&#{ord(character)};" for character in "&<
 EXAMPLES = 3
 HOW_TO_READ = (
     "A row is a method at a target **sparsity**: the share of all the model's parameters that is "
-    "removed; **achieved** is the share that is gone. **n** cells differ in their seed only. "
+    "removed, or of its decoder blocks' where the table says so; **achieved** is the share that is "
+    "gone. **n** cells differ in their seed only. "
     "`12.34 ± 0.21 (0.05)` is their mean, their sample standard deviation, and the standard error "
     "of one run over its test items (text windows for perplexity); the two errors are kept apart. "
     "↓ lower is better, ↑ higher is better.",

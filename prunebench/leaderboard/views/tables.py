@@ -58,7 +58,8 @@ class Line:
     """One line of a table before it is drawn.
 
     A row with results has `row` and its summary by quantity; cells that were lost have `status` and
-    `reason`; a remark on the columns (chance level) has `remarks` by quantity.
+    `reason`; a remark on the columns (chance level) has `remarks` by quantity. `of` is what the
+    sparsity is a share of.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Line:
     status: str = ""
     reason: str = ""
     remarks: Mapping[int, str] = field(default_factory=dict)
+    of: str = "model"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def make_lines(
         (_order(line, row, quality), line)
         for row in rows
         if row.ok
-        for line in [Line(row.name, row.sparsity, row, by_row.get(row.index, {}))]
+        for line in [
+            Line(row.name, row.sparsity, row, by_row.get(row.index, {}), of=row.sparsity_of)
+        ]
     ]
     ordered += _lost_lines(collected.cells, rows)
     return [line for _, line in sorted(ordered, key=lambda item: item[0])]
@@ -141,7 +145,7 @@ def average_rank(line: Line, quantities: Sequence[int]) -> float:
 def draw(title: str, caption: str, columns: Sequence[Column], body: Sequence[Line]) -> Table:
     """Draw lines under sparsity, method and `columns`; Notes tell what failed, where it did."""
     columns = [
-        Column("Sparsity", lambda line: TableCell("" if line.remarks else _target(line))),
+        Column("Sparsity", lambda line: TableCell("" if line.remarks else target_sparsity(line))),
         Column("Method", _method, "left"),
         *columns,
     ]
@@ -219,7 +223,8 @@ def _lost_lines(cells: pd.DataFrame, rows: Sequence[TableRow]) -> list[tuple[Ord
         row = by_index[index]
         text = f"{status}: {formats.shorten(reason, REASON_WIDTH)} ({formats.seeds(own)})"
         key = (row.sparsity, 3, 0.0, 0.0, row.name, text)
-        found.append((key, Line(row.name, row.sparsity, status=status, reason=text)))
+        line = Line(row.name, row.sparsity, status=status, reason=text, of=row.sparsity_of)
+        found.append((key, line))
     return found
 
 
@@ -232,8 +237,10 @@ def _order(line: Line, row: TableRow, quality: Sequence[int]) -> Order:
     return line.sparsity, tier, average, first, line.name, f"{row.index:09}"
 
 
-def _target(line: Line) -> str:
-    return formats.percent(line.sparsity)
+def target_sparsity(line: Line) -> str:
+    """A line's target, and of what it is a share where that is not the whole model."""
+    share = " of decoder" if line.of == "decoder" and line.sparsity > 0 else ""
+    return formats.percent(line.sparsity) + share
 
 
 def _marks(line: Line) -> list[str]:
