@@ -248,8 +248,12 @@ def test_every_shipped_campaign_is_valid(shared_data, shared_models):
     files.remove(files[0].with_name("pretrain.yaml"))  # a recipe: see tests/pretraining
     assert len(files) >= 3
     for file in files:
-        assert config.load_campaign(file).cells, file
-        assert yaml.safe_load(file.read_text())["name"] == file.stem
+        raw = yaml.safe_load(file.read_text())
+        # `make real` gets a model of its own; all others lie in the folder of small ones.
+        there = all((shared_models / m["path"]).is_dir() for m in raw["models"] if "path" in m)
+        assert there or file.stem.startswith("smollm2"), file
+        assert config.build(raw, file=str(file), check_files=there).cells, file
+        assert raw["name"] == file.stem
 
 
 MATCHED = [
