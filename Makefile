@@ -7,8 +7,10 @@ VENV ?= .venv
 # Further options of the pip call that installs torch, e.g. the index of another build.
 TORCH_ARGS ?=
 CORES ?= all
-# Further options of Snakemake in `make demo`, e.g. --resources gpu=1.
+# Further options of Snakemake in `make demo` and `make real`, e.g. --resources gpu=1.
 SNAKEMAKE_ARGS ?=
+# Not empty: `make real` runs config/smollm2-short.yaml.
+SHORT ?=
 # One file of tests stays in one worker, so that what its tests share is built once.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
@@ -21,18 +23,29 @@ BUSY := $(VENV)/.installing
 PIP = "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check
 ACTIVATE = . "$(VENV)/bin/activate"
 
+# Run a campaign, print its leaderboard, and fail if either does: $(call campaign,name[,options])
+campaign = status=0 && \
+  { snakemake --cores $(CORES) --configfile config/$(1).yaml $(2) $(SNAKEMAKE_ARGS) || status=$$?; } && \
+  { prunebench report results/$(1) || [ $$status -ne 0 ] || status=$$?; } && exit $$status
+
+REAL := smollm2-135m-instruct
+# Without a folder of data it comes from the Hugging Face hub.
+REAL_DATA = $(if $(PRUNEBENCH_DATA),,--config 'data={source: hub}')
+
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lint plan bench clean distclean
+.PHONY: help install demo real test browser lint plan bench clean distclean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DONE) ## Run the embedded campaign to the end and print its leaderboard
-	@$(ACTIVATE) && status=0 && \
-	{ snakemake --cores $(CORES) --configfile config/demo.yaml $(SNAKEMAKE_ARGS) || status=$$?; } && \
-	{ prunebench report results/demo || [ $$status -ne 0 ] || status=$$?; } && exit $$status
+	@$(ACTIVATE) && $(call campaign,demo)
+
+real: $(DONE) ## Fetch a language model and run every method on it: a day (SHORT=1: an hour)
+	@$(ACTIVATE) && prunebench fetch $(REAL) models/$(REAL) && \
+	$(call campaign,smollm2$(if $(SHORT),-short),$(REAL_DATA))
 
 test: $(DONE) ## Run the tests (PYTEST_ARGS="-x tests/test_record.py" runs some of them)
 	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 PRUNEBENCH_LOCKED=1 \

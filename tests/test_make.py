@@ -146,6 +146,43 @@ def test_demo_prints_the_leaderboard_and_tells_failure(
     ]
 
 
+FETCH = "prunebench fetch smollm2-135m-instruct models/smollm2-135m-instruct"
+
+
+@pytest.mark.parametrize(("short", "name"), [("", "smollm2"), ("1", "smollm2-short")])
+@pytest.mark.parametrize(
+    ("data", "options"), [("somewhere", ""), ("", " --config data={source: hub}")]
+)
+def test_real_fetches_the_model_then_runs_and_prints(
+    project: Project, short: str, name: str, data: str, options: str
+) -> None:
+    """Data comes from the hub where no folder is named."""
+    project.make("install")
+    project.calls()
+    assert project.make("real", SHORT=short, PRUNEBENCH_DATA=data).returncode == 0
+    assert project.calls() == [
+        FETCH,
+        f"snakemake --cores all --configfile config/{name}.yaml{options}",
+        f"prunebench report results/{name}",
+    ]
+    assert (ROOT / "config" / f"{name}.yaml").is_file()
+
+
+@pytest.mark.parametrize(("fails", "ran"), [("snakemake", 3), ("report", 3), ("fetch", 1)])
+def test_real_tells_failure_and_runs_nothing_without_the_model(
+    project: Project, fails: str, ran: int
+) -> None:
+    project.make("install")
+    project.calls()
+    assert project.make("real", FAIL=fails).returncode != 0
+    assert len(project.calls()) == ran
+
+
+def test_real_keeps_what_it_fetches_out_of_git() -> None:
+    assert "/models/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert "make real" in subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
 @pytest.mark.parametrize("status", [0, 2])
 def test_ci_passes_on_status_and_closing_line(tmp_path: Path, status: int) -> None:
     closing = "1 failed, 2 passed in 3.21s" if status else "3 passed, 1 skipped in 3.21s"
