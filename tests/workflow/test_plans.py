@@ -74,7 +74,7 @@ def test_data_of_a_campaign_comes_from_the_hub_on_request(
     file, variables = REPOSITORY / "config" / "smollm2-short.yaml", {**stand_ins}
     variables["PRUNEBENCH_DATA"] = ""
     refused = dry_run(file, tmp_path, variables)
-    assert refused.returncode != 0 and "PRUNEBENCH_DATA, got neither" in refused.stderr
+    assert refused.returncode != 0 and "PRUNEBENCH_DATA, got neither" in refused.stdout
     done = dry_run(file, tmp_path, variables, "--config", "data={source: hub}", "--printshellcmds")
     assert done.returncode == 0, done.stderr[-2000:]
     sources = set(re.findall(r'"source":"(\w+)"', done.stdout))
