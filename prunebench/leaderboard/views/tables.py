@@ -263,7 +263,7 @@ def _legend(
     used = {mark for column in columns for mark in column.marks}
     used.update(mark for line in body for mark in _marks(line))
     texts = {cell.text for row in drawn for cell in row}
-    if any(line.name == MOST_FREQUENT and line.remarks for line in body):
+    if any(text.endswith(BELOW) for text in texts):
         used.add("below")
     legend = [f"{symbol} {text}" for mark, (symbol, text) in SYMBOLS.items() if mark in used]
     if any(f"± {formats.MISSING}" in text for text in texts):
