@@ -134,7 +134,7 @@ def achieved_column(priority: int = 0) -> Column:
 
     def show(row: TableRow) -> str:
         whole = formats.percent(row.achieved)
-        if row.sparsity_of == "model":
+        if row.sparsity_of == "model" or row.sparsity == 0:
             return whole
         return f"{formats.percent(row.decoder_achieved)} ({whole} of all)"
 
