@@ -37,12 +37,14 @@ def majority(parts: Sequence[tuple[Foreign, Sequence[JsonMap]]]) -> float | None
     """Accuracy of always giving the most frequent right answer; of choices, its position.
 
     `parts` has lm-eval's task and its samples for every part of an entry. None where items have
-    several right answers, or none that is known.
+    several right answers, or none that is known, and where the right one stands in the same place
+    of every item (TruthfulQA lists it first): that is how a data set is written, not a guess.
     """
     right = [_right(task, sample) for task, samples in parts for sample in samples]
     if not right or not all(isinstance(one, int | str) for one in right):
         return None
-    return Counter(right).most_common(1)[0][1] / len(right)
+    counts = Counter(right)
+    return counts.most_common(1)[0][1] / len(right) if len(counts) > 1 else None
 
 
 def health(entry: Ready, samples: Sequence[JsonMap], answers: Mapping[str, Written]) -> Json:

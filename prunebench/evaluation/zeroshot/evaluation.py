@@ -153,10 +153,18 @@ def _found(entry: Foreign, objects: JsonMap, results: JsonMap, how: Foreign) -> 
         "acc": _figure(figures, "acc", entry.filter),
         "acc_norm": _figure(figures, "acc_norm", entry.filter),
         "known": sorted({key.partition(",")[0] for key in figures if "_stderr" not in key}),
-        "majority": majority([(objects[name], some) for name, some in parts.items()]),
+        "majority": _majority(task, outcome, objects, parts),
         "asked": asked(entry, samples),
         "generated": health(entry, samples, how.answers) if entry.generates else None,
     }
+
+
+def _majority(task: Task, outcome: JsonMap, objects: JsonMap, parts: JsonMap) -> float | None:
+    """What the most frequent right answer gets; None of a metric that is not right or wrong."""
+    values = outcome[task.metric if task.metric in outcomes.ACCURACIES else "score"]
+    if not isinstance(values, str):
+        return None
+    return majority([(objects[name], samples) for name, samples in parts.items()])
 
 
 def _run(ran: Sequence[Foreign]) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,30 @@ def test_the_majority_is_the_most_frequent_right_position(
         "arc_challenge": 2,
         "openbookqa": 2,
     }
+
+
+def test_there_is_no_majority_where_none_can_be_guessed(
+    model: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    """A metric between right and wrong, and a data set that lists the right choice first."""
+    targets = {"choices": ["yes", "no", "never"], "labels": [1, 0, 0]}
+    lines = [
+        json.dumps({"question": f"Is it {i}?", "mc1_targets": targets, "mc2_targets": targets})
+        for i in range(4)
+    ]
+    (tmp_path / "zeroshot").mkdir()
+    for name in ("truthfulqa_mc1", "truthfulqa_mc2"):
+        (tmp_path / "zeroshot" / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    entries = [
+        f"  - {{stock: {name}, metric: acc, chance: 0.4}}\n"
+        for name in ("truthfulqa_mc1", "truthfulqa_mc2")
+    ]
+    source = Source(kind="local", root=tmp_path)
+    tasks = run(model, tokenizer, source, tmp_path, suite=suite_of(tmp_path, *entries))["tasks"]
+    assert [task["majority"] for task in tasks.values()] == [None, None]
+    assert tasks["truthfulqa_mc1"]["value"] in (0, 0.25, 0.5, 0.75, 1)
+    assert 0 < tasks["truthfulqa_mc2"]["value"] < 1
+    assert tasks["truthfulqa_mc2"]["chance"] == 0.4
 
 
 @pytest.mark.parametrize(
