@@ -49,7 +49,7 @@ class Cost:
         self._device = device
         self._figures: Json = {}
         self._missing: dict[str, str] = {}
-        self._start_s = 0.0
+        self._start_s = self._start_cpu_s = 0.0
         self._start_j: float | None = None
         self._host: _HostPeak | None = None
         self._forward_tokens = 0
@@ -73,13 +73,14 @@ class Cost:
         if reason:
             self._missing["energy_j"] = reason
         self._host = _HostPeak()
-        self._start_s = time.perf_counter()
+        self._start_s, self._start_cpu_s = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
         """Stop the clock and read the peaks."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._figures["wall_s"] = time.perf_counter() - self._start_s
+        self._figures["cpu_s"] = time.process_time() - self._start_cpu_s
         assert self._host is not None  # start() was called
         self._figures |= self._host.stop() | self._device_peaks() | self._energy()
 
@@ -91,6 +92,7 @@ class Cost:
         `peak_host_mib` is resident memory of this process: `peak_host_source` says `getrusage`
         where the kernel's own peak was reached inside the block (exact), else `sampled`
         (every 10 ms, so a shorter peak can be missed). `energy_j` counts the whole device.
+        `cpu_s` is processor time of all threads: on a CPU that others use too, `wall_s` is longer.
         """
         tokens = {"forward_tokens": self._forward_tokens, "backward_tokens": self._backward_tokens}
         return {**self._figures, **tokens, "missing": dict(self._missing)}
