@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from prunebench.pruning.architectures import refresh
 from prunebench.untyped import JsonMap, Plain
 
 LLAMA_SIZES: Mapping[str, str] = {
@@ -49,7 +50,9 @@ class FamilyCase:
 
     def model(self, *, seed: int = 0, **changes: Plain) -> PreTrainedModel:
         """A fresh model of the case, with some keys of its configuration changed."""
-        return tiny_model({**self.settings, **changes}, seed=seed)
+        model = tiny_model({**self.settings, **changes}, seed=seed)
+        refresh(model)  # as after every load
+        return model
 
 
 @torch.no_grad()
