@@ -71,8 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("of", nargs="?", choices=["campaign", "record"], default="campaign")
     command.set_defaults(run=_schema)
 
-    command = commands.add_parser("list", help="list methods and baselines")
-    command.set_defaults(run=_list)
+    _add_authors_tools(commands)
 
     command = commands.add_parser("claims", help="run a campaign in one process")
     command.add_argument("--out", required=True, type=Path, help="folder; goes on where it was")
@@ -83,6 +82,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint_tools(commands)
     _add_jobs(commands)
     return parser
+
+
+def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Sub-commands for whoever writes a method or a model family."""
+    command = commands.add_parser("list", help="list methods and baselines")
+    command.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        metavar="PLACE",
+        help="further plugin folders, folders of such, or campaign files that name some",
+    )
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("new", help="make a plugin folder: a method that already runs")
+    command.add_argument("name", help="the method's name: small letters, digits and _")
+    command.add_argument(
+        "--in", dest="place", type=Path, metavar="FOLDER", help="default: the project's methods/"
+    )
+    command.set_defaults(run=_new)
 
 
 def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -358,13 +377,27 @@ def _schema(options: argparse.Namespace) -> None:
     print(json.dumps(schemas[options.of](), indent=2))
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list(options: argparse.Namespace) -> int:
+    from prunebench.campaign.reading import plugin_places
     from prunebench.plugins.discovery import discover
+    from prunebench.plugins.listing import list_text
 
-    plugins = discover()
-    width = max(len(name) for name in plugins)
-    for name, plugin in sorted(plugins.items(), key=lambda item: (item[1].kind, item[0])):
-        print(f"{name:<{width}}  {plugin.kind:<8}  {plugin.summary}")
+    plugins = discover(place for given in options.places for place in plugin_places(given))
+    print(list_text(plugins))
+    for reason in plugins.broken.values():
+        print(f"prunebench: {reason}", file=sys.stderr)
+    return 1 if plugins.broken else 0
+
+
+def _new(options: argparse.Namespace) -> None:
+    from prunebench.plugins.template import make, shown
+
+    folder = make(options.name, options.place)
+    given = "" if options.place is None else f"; plugins: [{shown(options.place)}]"
+    print(
+        f"{shown(folder)}: it runs already. Check it: prunebench check-method {shown(folder)}. "
+        f"In a campaign: methods: [{options.name}]{given}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from prunebench.jobs.sampling import Sampler
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.plugins.context import Context
-from prunebench.plugins.discovery import Plugin, discover
+from prunebench.plugins.discovery import Plugin, locate
 from prunebench.profiling.cost import Cost, meter
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget
@@ -40,7 +40,7 @@ NOT_SAVED = "not saved; regenerated from the seed"
 def prune(spec: PruneSpec, io: JobIO) -> Json:
     """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
     work.deterministic(spec.seed)
-    plugin = discover(spec.plugins)[spec.method]
+    plugin = locate(spec.method, spec.plugins)
     removed = matched_counts(io.inputs)
     model, tokenizer = work.load_original(spec.model, io.device)
     dense = count_parameters(model), count_decoder_parameters(model)
