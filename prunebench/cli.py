@@ -165,6 +165,7 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--timeout", type=int, default=0, help="seconds; 0: none")
+        command.add_argument("--memory", type=int, default=0, help="MB of the host; 0: no limit")
         command.set_defaults(run=_job, kind=kind)
 
     command = commands.add_parser("world", help="job: write the demo's corpora and tasks")
@@ -201,6 +202,7 @@ def _job(options: argparse.Namespace) -> None:
         device=options.device,
         threads=options.threads,
         timeout_s=options.timeout or None,
+        memory_mb=options.memory or None,
     )
 
 

@@ -44,7 +44,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
-"""A number with an exponent as YAML 1.2 and everybody writes it: 2e-3, which YAML 1.1 calls text."""
+"""A number with an exponent as everybody writes it: 2e-3, which to YAML 1.1 is text."""
 
 
 def read_yaml(path: Path) -> Foreign:

@@ -64,9 +64,7 @@ def _check_matched(
         raise Invalid(f"{where}.matched: no row {target!r} to be matched to; known: {names}")
 
 
-def _variants(
-    entry: MethodEntry, plugins: Plugins, given: CampaignFile, where: str
-) -> list[Row]:
+def _variants(entry: MethodEntry, plugins: Plugins, given: CampaignFile, where: str) -> list[Row]:
     """The row of an entry, or two where it is wanted with recovery and without."""
     name, matched = entry.name, entry.matched
     if name not in plugins:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Plugin:
                     sparsity that came of them, not by these
     families        model types that it is written for; None: all
     needs           kinds of structures that a model must have for it
-    trial           limits of one call on the kit's tiny models: `seconds`, `memory_mb`
+    trial           how the conformance kit tries it, where the usual way is not enough for it
     """
 
     name: str
@@ -45,7 +45,7 @@ class Plugin:
     changes_weights: bool = False
     families: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
-    trial: JsonMap | None = None
+    trial: JsonMap = field(default_factory=dict)
     origin: str = "the project"
 
     @property
@@ -133,7 +133,7 @@ def read(folder: Path, *, name: str | None = None, origin: str = "the project") 
         changes_weights=raw.get("changes_weights", False) or raw.get("tunes_itself", False),
         families=None if families is None else tuple(families),
         needs=tuple(raw.get("needs", ())),
-        trial=raw.get("trial"),
+        trial=raw.get("trial", {}),
         origin=origin,
     )
     _check_params(plugin, path)
@@ -152,6 +152,7 @@ def _check_params(plugin: Plugin, path: Path) -> None:
             place = f"{path}: params.{name}.{key}".rstrip(".")
             raise Invalid(f"{place}: {error.message}") from None
     plugin.params({}, where=f"{path}: default of params")
+    plugin.params(plugin.trial.get("params", {}), where=f"{path}: trial.params")
 
 
 def _check_finite(value: Plain, where: str) -> None:

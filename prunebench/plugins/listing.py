@@ -49,4 +49,3 @@ def _short(value: Plain) -> str:
     if isinstance(value, (list, Mapping)):
         return json.dumps(value).replace('"', "").replace(" ", "")
     return json.dumps(value)
-
