@@ -103,6 +103,10 @@ def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     command.set_defaults(run=_new)
 
+    command = commands.add_parser("check-method", help="try a plugin folder on tiny models")
+    command.add_argument("folder", type=Path, help="the plugin folder")
+    command.set_defaults(run=_check_method)
+
 
 def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Sub-commands that plan for checkpoints or rewrite them."""
@@ -400,6 +404,14 @@ def _new(options: argparse.Namespace) -> None:
         f"{shown(folder)}: it runs already. Check it: prunebench check-method {shown(folder)}. "
         f"In a campaign: methods: [{options.name}]{given}"
     )
+
+
+def _check_method(options: argparse.Namespace) -> int:
+    from prunebench.testing import check_method
+
+    found = check_method(options.folder)
+    print(found.text())
+    return 0 if found.passed else 1
 
 
 if __name__ == "__main__":

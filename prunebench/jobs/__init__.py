@@ -38,6 +38,7 @@ def run(
     threads: int,
     timeout_s: float | None = None,
     memory_mb: int | None = None,
+    log: int = 2,
 ) -> None:
     """Run the job `prunebench.jobs.<kind>` in a process of its own and see that `out` is written.
 
@@ -45,16 +46,16 @@ def run(
     inputs     results of earlier jobs
     memory_mb  host memory that it may take; None: no limit
     timeout_s  None: no limit
+    log        descriptor of the file for what it prints, cut to a size; default: standard error
 
-    What it prints goes to this process's standard error, cut to a size. A job that is stopped from
-    outside (Ctrl-C, the scheduler) leaves no file and will run again.
+    A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
     """
     out.unlink(missing_ok=True)
     arguments = [*map(str, inputs), "--spec", spec, "--out", str(out), "--device", device]
     place = out.with_name(f".{out.name}.{os.getpid()}.place")
     limits = Limits(timeout_s, memory_mb)
     try:
-        with reserved(device) as reservation, cut() as output:
+        with reserved(device) as reservation, cut(log) as output:
             environment = {
                 **reservation,
                 **thread_limits(threads),

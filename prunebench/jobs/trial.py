@@ -76,11 +76,11 @@ def trial(spec: TrialSpec, io: JobIO) -> Json:
 
 @torch.no_grad()
 def make_model(settings: dict[str, JsonValue], folder: Path) -> None:
-    """Save a tiny random model whose norms and biases are not 1 and 0, with a tokenizer of bytes."""
+    """Save a tiny random model, norms and biases not 1 and 0, with a tokenizer of bytes."""
     config = AutoConfig.for_model(**settings)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.add_(0.3 * torch.randn_like(parameter))
         else:

@@ -29,10 +29,11 @@ IMPORTS = (
     *("prunebench.evaluation.zeroshot.harness", "prunebench.recovery.loop", "accelerate"),
 )
 READY_S = 60.0
+Server = subprocess.Popen[bytes]
 
 
-def start(folder: Path, threads: int, imports: Sequence[str] = IMPORTS) -> None:
-    """Start the process; it ends when this one does.
+def start(folder: Path, threads: int, imports: Sequence[str] = IMPORTS) -> Server:
+    """Start the process, and return it; it ends when this one does.
 
     folder   where its socket is made
     imports  modules that its jobs will need
@@ -41,8 +42,9 @@ def start(folder: Path, threads: int, imports: Sequence[str] = IMPORTS) -> None:
     command = [sys.executable, "-m", "prunebench.jobs.warm", str(place), str(threads)]
     nothing = subprocess.DEVNULL
     command += [str(os.getpid()), *imports]
-    subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
     os.environ[VARIABLE] = str(place)
+    return process
 
 
 def run(
