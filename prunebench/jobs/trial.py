@@ -75,9 +75,9 @@ def trial(spec: TrialSpec, io: JobIO) -> Json:
 
 
 @torch.no_grad()
-def make_model(settings: dict[str, JsonValue], folder: Path) -> None:
+def make_model(settings: Json, folder: Path) -> None:
     """Save a tiny random model, norms and biases not 1 and 0, with a tokenizer of bytes."""
-    config = AutoConfig.for_model(**settings)
+    config = AutoConfig.for_model(**dict(settings))
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in model.parameters():
@@ -106,7 +106,7 @@ def _surroundings() -> Json:
         "torch's default type": str(torch.get_default_dtype()),
         "torch's threads": torch.get_num_threads(),
         "torch's global generator": torch.get_rng_state().tolist(),
-        "numpy's global generator": repr(numpy.random.get_state()[1:3]),  # noqa: NPY002
+        "numpy's global generator": repr(numpy.random.get_state(legacy=False)),
         "the generator of the module random": random.getstate(),
         "the working folder's files": sorted(_files()),
     }

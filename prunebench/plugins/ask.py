@@ -151,7 +151,7 @@ def _random_states() -> dict[str, Plain]:
     states: dict[str, Plain] = {
         "torch's global generator": torch.get_rng_state().numpy().tobytes(),
         "the generator of the module random": random.getstate(),
-        "numpy's global generator": repr(numpy.random.get_state()[1:3]),  # noqa: NPY002
+        "numpy's global generator": repr(numpy.random.get_state(legacy=False)),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states["the GPU's generator"] = torch.cuda.get_rng_state().numpy().tobytes()

@@ -64,8 +64,8 @@ def of_trial(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
         yield (
             "weights",
             (
-                f"{trial}: changed {seen['changed'][0]} and {len(seen['changed']) - 1} more; work on "
-                "a copy, or say changes_weights: true in method.yaml"
+                f"{trial}: changed {seen['changed'][0]} and {len(seen['changed']) - 1} more; work "
+                "on a copy, or say changes_weights: true in method.yaml"
             ),
         )
     if seen["files"]:
@@ -78,8 +78,8 @@ def of_trial(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
             yield (
                 "limits",
                 (
-                    f"{trial}: took {taken:.1f} {name}, of {limits[name]:g}; say more under trial in "
-                    "method.yaml if it must be"
+                    f"{trial}: took {taken:.1f} {name}, of {limits[name]:g}; say more under trial "
+                    "in method.yaml if it must be"
                 ),
             )
 
@@ -155,8 +155,8 @@ def _cost(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
         yield (
             "budget",
             (
-                f"{trial}: {seen['learnt']} tokens with gradients, of {allowed}; stop at the tokens "
-                "of ctx.recovery()"
+                f"{trial}: {seen['learnt']} tokens with gradients, of {allowed}; stop at the "
+                "tokens of ctx.recovery()"
             ),
         )
 

@@ -22,11 +22,13 @@ def check_method(
     *,
     models: Sequence[str] = tuple(MODELS),
     shares: Sequence[float] = SHARES,
+    repeat: bool = True,
     bench: Bench | None = None,
 ) -> Report:
     """Every check of `report.CHECKS` on the method in a plugin folder.
 
-    models, shares  what it is tried on; the first model is tried with other seeds, too
+    models, shares  what it is tried on
+    repeat          try the first model once more, and with another seed
     bench           where it is tried, if there is one already (it takes seconds to warm up)
     """
     folder = Path(folder)
@@ -37,7 +39,7 @@ def check_method(
         return report(folder.name, 0, [("description", str(error))])
     place: AbstractContextManager[Bench] = warmed() if bench is None else nullcontext(bench)
     with place as ready:
-        trials = list(_trials(plugin, ready, models, shares))
+        trials = list(_trials(plugin, ready, models, shares, repeat=repeat))
     return report(plugin.name, len(trials), _problems(trials, plugin))
 
 
@@ -73,7 +75,12 @@ def _check_name(plugin: Plugin) -> None:
 
 
 def _trials(
-    plugin: Plugin, bench: Bench, models: Sequence[str], shares: Sequence[float]
+    plugin: Plugin,
+    bench: Bench,
+    models: Sequence[str],
+    shares: Sequence[float],
+    *,
+    repeat: bool,
 ) -> Iterator[Trial]:
     """All trials; after one that failed, no more of the same model."""
     shares = [0.0] if plugin.unpruned else plugin.trial.get("shares", shares)
@@ -83,7 +90,7 @@ def _trials(
             yield trial
             if trial.status != "ok":
                 break
-        if model == models[0] and trial.status == "ok":
+        if repeat and model == models[0] and trial.status == "ok":
             yield bench.run(plugin, model, share)
             yield bench.run(plugin, model, share, seed=1)
 
@@ -99,5 +106,6 @@ def _problems(trials: Sequence[Trial], plugin: Plugin) -> Iterator[Problem]:
         else:
             yield checks.of_failed(trial, others_ran=bool(ran - {trial.model}))
     first = [trial for trial in trials if trial.model == trials[0].model]
-    if len(first) >= 3 and checks.paired(first[-3:]):
+    repeated = len(first) >= 3 and first[-1].seed == 1
+    if repeated and checks.paired(first[-3:]):
         yield from checks.of_seeds(first[-3], first[-2], first[-1], plugin)

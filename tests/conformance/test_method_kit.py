@@ -14,7 +14,7 @@ from prunebench.testing.report import CHECKS, report
 from prunebench.testing.trials import MODELS, warmed
 
 BAD = sorted(path for path in (Path(__file__).parent / "bad").iterdir() if path.is_dir())
-QUICK = ("dense", "random", "magnitude", "llm_pruner", "hywia")
+QUICK = ("dense", "random", "llm_pruner")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_every_check_has_a_bad_method():
 def test_a_bad_method_is_caught_by_its_check_and_by_no_other(folder, bench):
     check = folder.name.partition("_")[0]
     models = ("gqa", "layer_norm") if check == "refusal" else ("gqa",)
-    found = check_method(folder, models=models, shares=(0.3,), bench=bench)
+    found = check_method(folder, models=models, shares=(0.3,), repeat=check == "seeds", bench=bench)
     assert found.failed == (check,), found.text()
     told = found.text().splitlines()
     assert CHECKS[check] in told[1] and len(told) <= 4
@@ -51,7 +51,7 @@ def test_shipped_methods_pass(name, bench):
 @pytest.mark.parametrize("name", discover())
 def test_shipped_methods_pass_on_every_model_at_every_share(name, bench):
     found = check_method(discover()[name].folder, bench=bench)
-    assert found.passed and {m for m in MODELS}, found.text()
+    assert found.passed and found.trials >= len(MODELS), found.text()
 
 
 def test_a_new_method_passes(tmp_path, bench):

@@ -4,7 +4,7 @@ import torch
 
 
 def prune(model, ctx):
-    ctx.structures["hidden"].units
+    print(ctx.structures["hidden"].units)
     names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
     return ctx.select(
         {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
