@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from prunebench.whole import whole_folder
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from prunebench.pruning.structure import Structure
 
 MARKER = "prunebench.json"
 """File in a saved folder that states the decision and whether shapes differ between layers."""
@@ -224,8 +227,11 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     tied = head_name(model) not in tensors
     if tied:
         tie(model)
+    structures = structures_of(model).values()
+    for structure in structures:
+        _fit_members(model, structure, tensors)
     expected = {name for name, _ in model.named_parameters()}
-    numbers = {structure.numbers for structure in structures_of(model).values()}
+    numbers = {structure.numbers for structure in structures}
     missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
     if missing or surplus:
         raise Invalid(
@@ -245,6 +251,19 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         sync_features(module)
     refresh(model)
     return model
+
+
+def _fit_members(
+    model: PreTrainedModel, structure: Structure, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Take modules off the end of a structure's lists until there are as many as in the file."""
+    from prunebench.modules import stack_at
+    from prunebench.pruning.surgery import replace_list
+
+    for members in structure.members:
+        start = f"{members.path}."
+        found = {name[len(start) :].split(".")[0] for name in tensors if name.startswith(start)}
+        replace_list(model, members.path, stack_at(model, members.path)[: len(found)])
 
 
 def describe(folder: Path) -> JsonMap:

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from prunebench.errors import Invalid, Unsupported
+from prunebench.pruning.architectures import blocks_of
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.untyped import Json, JsonMap
 
@@ -32,18 +33,24 @@ class Budget:
         of: Literal["model", "decoder"] = "model",
     ) -> None:
         self.structures, self.of = structures, of
-        blocks = tuple(f"{name}." for name in structures["layers"].modules)
+        blocks = tuple(f"{name}." for name in blocks_of(model))
         self.shapes = {
             name: tuple(p.shape)
             for name, p in model.named_parameters()
             if of == "model" or name.startswith(blocks)
         }
-        self.sides: dict[str, dict[int, list[tuple[str, int]]]] = {name: {} for name in self.shapes}
+        sides = [(c.parameter, c.dim, s.name, c.width) for s in structures.values() for c in s.couplings]
         for structure in structures.values():
-            for coupling in structure.couplings:
-                if coupling.parameter in self.shapes:
-                    sides = self.sides[coupling.parameter].setdefault(coupling.dim, [])
-                    sides.append((structure.name, coupling.width))
+            for members in structure.members:  # count as one matrix with a row for each module
+                inside = [n for n in self.shapes if n.startswith(f"{members.path}.")]
+                size = sum(prod(self.shapes.pop(name)) for name in inside)
+                count = members.index.numel()
+                self.shapes[members.path] = (count, size // count)
+                sides.append((members.path, 0, structure.name, members.index.shape[1]))
+        self.sides: dict[str, dict[int, list[tuple[str, int]]]] = {name: {} for name in self.shapes}
+        for name, dim, owner, width in sides:
+            if name in self.shapes:
+                self.sides[name].setdefault(dim, []).append((owner, width))
         self.total = sum(prod(shape) for shape in self.shapes.values())
 
     def left(self, removed: Mapping[str, int], dropped_layers: tuple[int, ...] = ()) -> int:
@@ -84,7 +91,7 @@ def select(
     multiple_of  kind -> the kept units of a structure are a multiple of this number
 
     The target is met within half a point where units are fine enough; `how` states what was
-    achieved. No structure loses its last unit. Raises Unsupported when too few units were scored
+    achieved. No structure loses its last unit (`Structure.least`). Raises Unsupported when too few units were scored
     to reach the target at all.
     """
     _check_scores(budget, scores)
@@ -118,8 +125,9 @@ def lowest(
     keep = {}
     for name, count in removed.items():
         units = budget.structures[name].units
-        if not 0 <= count < units:
-            raise Invalid(f"{name}: may lose 0..{units - 1} of {units} units, got {count}")
+        most = units - budget.structures[name].least
+        if not 0 <= count <= most:
+            raise Invalid(f"{name}: may lose 0..{most} of {units} units, got {count}")
         if count:
             order = scores[name].float().cpu().argsort(stable=True)  # [units], lowest first
             keep[name] = tuple(sorted(order[count:].tolist()))
@@ -179,7 +187,7 @@ def _check_reachable(
     reachable = 1.0 - budget.left(most, dropped) / budget.total
     if reachable < sparsity - TOLERANCE:
         raise Unsupported(
-            f"sparsity {sparsity:.3f} cannot be reached: removing all but the last unit of the "
+            f"sparsity {sparsity:.3f} cannot be reached: removing all units that may leave the "
             f"{len(scores)} structures that may be pruned removes {reachable:.3f} of the "
             f"{budget.of}'s parameters"
         )
@@ -187,7 +195,13 @@ def _check_reachable(
 
 def _most(structure: Structure, multiples: Mapping[str, int]) -> int:
     """The largest number of units that may leave a structure."""
-    return structure.units - min(structure.units, multiples.get(structure.kind, 1))
+    return structure.units - _fewest(structure, multiples)
+
+
+def _fewest(structure: Structure, multiples: Mapping[str, int]) -> int:
+    """The smallest number of units that may stay in a structure: an allowed multiple, or all."""
+    multiple = multiples.get(structure.kind, 1)
+    return min(structure.units, -(-structure.least // multiple) * multiple)
 
 
 def _even(
@@ -237,7 +251,7 @@ def _rounded(structure: Structure, share: float, multiples: Mapping[str, int]) -
     multiple = multiples.get(structure.kind, 1)
     kept = structure.units * (1.0 - share)
     kept = int(kept / multiple + 0.5) * multiple
-    return structure.units - min(structure.units, max(kept, min(multiple, structure.units)))
+    return structure.units - min(structure.units, max(kept, _fewest(structure, multiples)))
 
 
 def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float) -> None:
@@ -246,7 +260,7 @@ def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float
         distance = budget.left(chosen) - target
         step = 1 if distance > 0 else -1
         moved = {**chosen, name: chosen[name] + step}
-        allowed = 0 <= moved[name] < budget.structures[name].units
+        allowed = 0 <= moved[name] <= _most(budget.structures[name], {})
         if allowed and abs(budget.left(moved) - target) < abs(distance):
             chosen.update(moved)
 
@@ -272,7 +286,7 @@ def _ranked(budget: Budget, scores: Mapping[str, Tensor], sparsity: float) -> di
         if len(too_coarse) == len(scores):
             break
         more = {**removed, name: removed[name] + 1}
-        full = more[name] >= budget.structures[name].units
+        full = more[name] > _most(budget.structures[name], {})
         if full or _left_after_counts(budget, scores, more) < target:
             too_coarse.add(name)
         else:
@@ -287,7 +301,7 @@ def _last_step(
     steps = [
         {**removed, name: count + 1}
         for name, count in removed.items()
-        if count + 1 < budget.structures[name].units
+        if count < _most(budget.structures[name], {})
     ]
     return min(
         [removed, *steps],
@@ -298,7 +312,7 @@ def _last_step(
 def _counts(budget: Budget, scores: Mapping[str, Tensor], prefix: list[str]) -> dict[str, int]:
     counts = dict.fromkeys(scores, 0)
     for name in prefix:
-        counts[name] = min(counts[name] + 1, budget.structures[name].units - 1)
+        counts[name] = min(counts[name] + 1, _most(budget.structures[name], {}))
     return counts
 
 

@@ -1,10 +1,11 @@
 """Model families: each module lists the structures of the models that it knows.
 
-A family module has two functions:
+A family module has two functions and a constant:
     structures(model) -> dict[str, Structure]    in layer order; sizes are read off the modules
     refresh(model) -> bool                       after surgery: make attributes and config agree
                                                  with the tensors; True if the stock class can build
                                                  the model from its config
+    STACK                                        path of the list of decoder blocks
 parts.py has what they share. docs/adding-a-model.md says how to add one.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prunebench.errors import Unsupported
+from prunebench.modules import stack_at
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
     from prunebench.pruning.structure import Structure
@@ -26,18 +29,25 @@ FAMILIES = {
     "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma",
+    "gemma3_text": "gemma",
     "glm": "glm",
     "glm4": "glm",
     "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "llama",
+    "mixtral": "mixture",
+    "olmo2": "olmo2",
+    "opt": "opt",
     "phi3": "phi3",
     "qwen2": "llama",
     "qwen3": "llama",
+    "qwen3_moe": "mixture",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
 }
 """`model_type` in transformers -> the family file that knows it."""
 
-RELY_ON_BOS = frozenset({"gemma", "gemma2"})
+RELY_ON_BOS = frozenset({"gemma", "gemma2", "gemma3_text"})
 """Families that were trained with BOS in front of everything: their windows begin with it unless a
 campaign says otherwise. Users report a WikiText2 perplexity of gemma-2b of 649.7 without it and of
 21.1 with it. LLaMA and the others are measured as in the papers, without it in each window."""
@@ -46,7 +56,7 @@ campaign says otherwise. Users report a WikiText2 perplexity of gemma-2b of 649.
 def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
     """Everything that can be removed from `model`: heads and neurons per layer, hidden, layers.
 
-    LayerNorm families have no `hidden`. Raises Unsupported when the model's family is not listed.
+    LayerNorm families have no `hidden`; mixtures of experts have experts per layer, too. Raises Unsupported when the model's family is not listed.
     """
     found: dict[str, Structure] = family_of(model.config.model_type).structures(model)
     return found
@@ -55,6 +65,12 @@ def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
 def refresh(model: PreTrainedModel) -> bool:
     """Bring attributes and config in line with the tensors; True if stock classes can build it."""
     return bool(family_of(model.config.model_type).refresh(model))
+
+
+def blocks_of(model: nn.Module) -> list[str]:
+    """Paths of the decoder blocks, in their order."""
+    stack = family_of(cast("PreTrainedModel", model).config.model_type).STACK
+    return [f"{stack}.{i}" for i in range(len(stack_at(model, stack)))]
 
 
 def relies_on_bos(model_type: str) -> bool:
