@@ -139,10 +139,13 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     )
     command.set_defaults(run=_export)
 
-    command = commands.add_parser("plan", help="estimate GPU hours, memory and disk of a campaign")
+    command = commands.add_parser("plan", help="estimate time, memory and disk of a campaign")
     command.add_argument("file", type=Path, help="config/<campaign>.yaml")
+    command.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default cuda")
     command.add_argument(
-        "--tflops", type=float, default=150.0, help="arithmetic that the GPU sustains; default 150"
+        "--tflops",
+        type=float,
+        help="arithmetic that a job sustains; default 150 on a GPU, timed here on a CPU",
     )
     command.add_argument(
         "--example-tokens",
@@ -244,9 +247,10 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from prunebench.estimate import Assumptions, plan_text
+    from prunebench.estimate import plan_text
 
-    print(plan_text(options.file, Assumptions(options.tflops, options.example_tokens)))
+    settings = {name: getattr(options, name) for name in ("device", "tflops", "example_tokens")}
+    print(plan_text(options.file, **settings))
 
 
 def _world(options: argparse.Namespace) -> None:
