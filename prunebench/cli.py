@@ -107,6 +107,10 @@ def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentPar
     command.add_argument("folder", type=Path, help="the plugin folder")
     command.set_defaults(run=_check_method)
 
+    command = commands.add_parser("check-family", help="check a folder of a model family")
+    command.add_argument("folder", type=Path, help="the folder, with family.yaml and family.py")
+    command.set_defaults(run=_check_family)
+
 
 def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Sub-commands that plan for checkpoints or rewrite them."""
@@ -416,6 +420,16 @@ def _check_method(options: argparse.Namespace) -> int:
     found = check_method(options.folder)
     print(found.text())
     return 0 if found.passed else 1
+
+
+def _check_family(options: argparse.Namespace) -> int:
+    from prunebench.testing import check_family
+
+    problems, cases = check_family(options.folder)
+    print(f"{options.folder.name}: {cases} cases, {len(problems)} problems")
+    for problem in problems:
+        print(f"  ✗ {problem}")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from prunebench.campaign.parts import (
     Texts,
 )
 from prunebench.campaign.paths import CampaignFolder
-from prunebench.campaign.reading import below
+from prunebench.campaign.reading import below, from_here
 from prunebench.campaign.rows import Row, build_rows
 from prunebench.campaign.settings import Recovery, check_corpora, read_protocols, read_recovery
 from prunebench.errors import Invalid, unknown
@@ -32,6 +32,7 @@ from prunebench.files import read_yaml
 from prunebench.models.shapes import find_shape
 from prunebench.models.shipped import DEMO_MODEL, check_shipped
 from prunebench.plugins.discovery import Plugins, discover
+from prunebench.pruning.architectures import use
 from prunebench.text.source import Source, open_source
 
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
@@ -42,6 +43,7 @@ class Model(Part):
 
     overrides  of a random model: keys of its configuration with other values
     identity   digests of what a local folder holds, where they are known
+    families   folders of families outside the project that may be its
     """
 
     name: str
@@ -52,6 +54,7 @@ class Model(Part):
     trust_remote_code: bool = False
     overrides: dict[str, JsonValue] = {}
     identity: dict[str, str] = {}
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,14 +179,15 @@ def build(
     check_files  whether models and data must be there, as a run needs and a report does not
     """
     given = checked(CampaignFile, raw, where=file)
-    plugins = _discover(given.plugins, folder or Path(file).parent, file)
+    place = folder or Path(file).parent
+    plugins = _discover(given.plugins, place, file)
     recovery = read_recovery(given.recovery, file)
     if given.calibration is not None:
         check_corpora(f"{file}: calibration.corpus", given.calibration.corpus)
     campaign = Campaign(
         name=given.name,
         file=file,
-        models=_models(given.models, file),
+        models=_models(given.models, _families(given.families, place, file), file),
         rows=build_rows(given, plugins, file=file),
         plugins=plugins,
         sparsities=tuple(sorted(given.sparsities)),
@@ -218,7 +222,20 @@ def _discover(places: tuple[str, ...], folder: Path, file: str) -> Plugins:
         raise Invalid(f"{file}: plugins: {error}") from None
 
 
-def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
+def _families(places: tuple[str, ...], folder: Path, file: str) -> tuple[str, ...]:
+    """Folders of families outside the project, from the working folder on; they are known then."""
+    found = []
+    for place in places:
+        try:
+            found.append(from_here(use(below(folder, place)).folder))
+        except Invalid as error:
+            raise Invalid(f"{file}: families: {error}") from None
+    return tuple(found)
+
+
+def _models(
+    entries: tuple[ModelEntry, ...], families: tuple[str, ...], file: str
+) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for i, entry in enumerate(entries):
         where = f"{file}: models[{i}]"
@@ -232,6 +249,7 @@ def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
             dtype=entry.dtype,
             trust_remote_code=entry.trust_remote_code,
             overrides=entry.overrides or {},
+            families=families,
         )
     return models
 

@@ -319,6 +319,11 @@ class CampaignFile(Part):
         (),
         description="Further plugin folders, or folders of such, relative to this file.",
     )
+    families: Annotated[tuple[Text, ...], Listed] = Field(
+        (),
+        description="Folders of model families that the project does not have, relative to this "
+        "file.",
+    )
     seeds: Seeds = Field(
         (0,),
         description="Seeds of calibration, tuning and random choices; several give error bars.",

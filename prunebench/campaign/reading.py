@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
 
-OUTSIDE = ("plugins",)
+OUTSIDE = ("plugins", "families")
 """Keys that name folders, relative to the campaign file."""
 
 
@@ -57,6 +57,12 @@ def plugin_places(path: Path) -> list[Path]:
     raw, folder = read_files([path])
     named = raw.get("plugins")
     return [below(folder, str(place)) for place in named] if isinstance(named, list) else []
+
+
+def from_here(folder: Path) -> str:
+    """A folder from the working folder on where it is below that, else the whole path."""
+    whole, here = folder.resolve(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
 
 
 def below(folder: Path, place: str) -> Path:

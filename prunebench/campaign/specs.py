@@ -9,13 +9,13 @@ result repeats its spec, so that a record follows from results alone. Imports no
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from prunebench.campaign import inputs
 from prunebench.campaign.config import DEMO_ROOT, Campaign, Cell, Model
 from prunebench.campaign.parts import Calibration, Part, Profile, SparsityOf, SuiteRun, Texts
+from prunebench.campaign.reading import from_here
 from prunebench.campaign.rows import Row
 from prunebench.campaign.settings import Recovery
 from prunebench.evaluation.protocols import Protocol
@@ -291,8 +291,7 @@ def _places(plugin: Plugin) -> tuple[str, ...]:
     """The folder of a plugin outside the project, from the working folder on where it is below."""
     if not is_outside(plugin):
         return ()
-    folder, here = plugin.folder.resolve(), Path.cwd()
-    return (str(folder.relative_to(here) if folder.is_relative_to(here) else folder),)
+    return (from_here(plugin.folder),)
 
 
 def _data(campaign: Campaign, read: inputs.Digests) -> DataSpec:

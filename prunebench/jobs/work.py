@@ -107,6 +107,7 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models.folders import load
 
+    _know_families(model)
     if model.kind == "random":
         return _make_random(model, device)
     folder = original_folder(model)
@@ -117,6 +118,13 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
         device=device,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def _know_families(model: Model) -> None:
+    from prunebench.pruning.architectures import use
+
+    for folder in model.families:
+        use(Path(folder))
 
 
 def original_folder(model: Model) -> Path:
@@ -146,6 +154,7 @@ def load_stage(
     """
     from prunebench.models.folders import load
 
+    _know_families(model)
     export, folder = read_stage(path)["export"], stage_folder(path)
     if folder is not None:
         return load(folder, dtype=resolve_dtype(model.dtype, device), device=device)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from prunebench import outside
 from prunebench.errors import Invalid, Unsupported
 from prunebench.files import read_yaml
-from prunebench.plugins import code
 from prunebench.schema import check_schema
 from prunebench.untyped import Call, Foreign, Json, JsonMap, Plain
 
@@ -83,14 +83,14 @@ class Plugin:
 
     def digest(self) -> str:
         """SHA-256 over its code and description: editing them re-runs its cells."""
-        return code.digest(self.folder, DESCRIPTION)
+        return outside.digest(self.folder, DESCRIPTION)
 
     def load(self) -> Call:
         """Import `method.py` and return its `prune(model, ctx) -> Decision`.
 
         The folder becomes a package, so that a method may have several files.
         """
-        return code.function(self.folder, self.name, "method", "prune", "(model, ctx)")
+        return outside.function(self.folder, self.name, "method", "prune", "(model, ctx)")
 
     def load_step(self) -> Call:
         """Import `step.py`, which not every plugin has, and return its `make_step(model, ...)`.
@@ -98,7 +98,7 @@ class Plugin:
         It makes what `profiling.steps` measures.
         """
         arguments = "(model, *, micro_batches, length, seed)"
-        return code.function(self.folder, self.name, "step", "make_step", arguments)
+        return outside.function(self.folder, self.name, "step", "make_step", arguments)
 
 
 def read(folder: Path, *, name: str | None = None, origin: str = "the project") -> Plugin:

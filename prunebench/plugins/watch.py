@@ -22,7 +22,7 @@ from types import FrameType, TracebackType
 from typing import NoReturn
 
 from prunebench.errors import Failure
-from prunebench.plugins.code import SHARED
+from prunebench.outside import SHARED
 from prunebench.untyped import Call, Foreign, Passed, Plain
 
 PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep

@@ -2,6 +2,8 @@
 
 check_method(folder) -> Report     every check on tiny models; `prunebench check-method FOLDER`
 method_tests(__file__)             the same as a test of pytest, one case for each check
+check_family(folder)               the same of a model family; `prunebench check-family FOLDER`
+family_tests(__file__)             and as a test of pytest, one case for each of the family's
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from prunebench.testing.family import check_family, family_tests
     from prunebench.testing.method import check_method, method_tests
     from prunebench.testing.report import Report
 
-__all__ = ["Report", "check_method", "method_tests"]
+__all__ = ["Report", "check_family", "check_method", "family_tests", "method_tests"]
 PLACES = {
     "Report": "prunebench.testing.report",
+    "check_family": "prunebench.testing.family",
+    "family_tests": "prunebench.testing.family",
     "check_method": "prunebench.testing.method",
     "method_tests": "prunebench.testing.method",
 }

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from prunebench.errors import Invalid
-from prunebench.plugins.code import SHARED
+from prunebench.outside import SHARED
 from prunebench.plugins.discovery import FOLDERS, ROOT, discover
 from prunebench.whole import whole_folder, write_text
 
@@ -50,7 +50,7 @@ def render(template: str, name: str, folder: Path) -> str:
     from jinja2 import Template
 
     text = (HERE / template).read_text(encoding="utf-8")
-    return Template(text, keep_trailing_newline=True).render(name=name, folder=shown(folder))
+    return str(Template(text, keep_trailing_newline=True).render(name=name, folder=shown(folder)))
 
 
 def shown(folder: Path) -> str:

@@ -1,7 +1,8 @@
-"""A plugin's code: which files belong to it, their digest, and how they are imported.
+"""Code in folders outside the package: which files belong to it, their digest, their import.
 
-Plugins that lie in one folder may share code: what is in the folder `shared` beside them can be
-imported as if it lay in each of them (`from .norms import unit_norms` finds `shared/norms.py`).
+Methods and model families are such folders. Those that lie in one folder may share code: what is in
+the folder `shared` beside them can be imported as if it lay in each of them (`from .norms import
+unit_norms` finds `shared/norms.py`).
 """
 
 from __future__ import annotations
@@ -67,14 +68,18 @@ def function(folder: Path, plugin: str, file: str, name: str, arguments: str) ->
     path = folder / f"{file}.py"
     if not path.is_file():
         raise Invalid(f"{folder}: expected a file {path.name} with {name}{arguments}")
-    package = f"prunebench_plugin_{plugin}"
+    found = module(folder, f"prunebench_plugin_{plugin}", file)
+    if not callable(getattr(found, name, None)):
+        raise Invalid(f"{path}: expected a function {name}{arguments}")
+    called: Call = getattr(found, name)
+    return called
+
+
+def module(folder: Path, package: str, file: str) -> Foreign:
+    """Import `file`.py of a folder, which becomes a package of this name."""
     _forget(package, folder)
     _import(package, folder / "__init__.py", [str(folder), str(folder.parent / SHARED)])
-    module = _import(f"{package}.{file}", path, None)
-    if not callable(getattr(module, name, None)):
-        raise Invalid(f"{path}: expected a function {name}{arguments}")
-    found: Call = getattr(module, name)
-    return found
+    return _import(f"{package}.{file}", folder / f"{file}.py", None)
 
 
 def _forget(package: str, folder: Path) -> None:
