@@ -8,6 +8,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from prunebench.errors import Invalid
@@ -42,19 +43,34 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, (line.removeprefix(MARK) if number == 1 else line).rstrip(b"\r\n")
 
 
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+"""A number with an exponent as everybody writes it: 2e-3, which to YAML 1.1 is text."""
+
+
 def read_yaml(path: Path) -> Foreign:
     """Parse a YAML file. Raises Invalid with the place of the mistake."""
     import yaml
 
     if not path.is_file():
         raise Invalid(f"{path}: no such file")
-
-    # The parser in C, where the wheel has it: most files are read in every job.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(read_text(path), Loader=loader)
+        return yaml.load(read_text(path), Loader=_loader())
     except yaml.YAMLError as error:
         raise Invalid(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+@cache
+def _loader() -> Foreign:
+    """PyYAML's safe loader, to which `2e-3` is a number too."""
+    import yaml
+
+    # The parser in C, where the wheel has it: most files are read in every job.
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    whole = re.compile(f"^{NUMBER.pattern}$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", whole, list("-+.0123456789"))
+    return Loader
 
 
 def cut_rows(text: str, how: str) -> list[str]:

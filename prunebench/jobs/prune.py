@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,8 +19,9 @@ from prunebench.jobs import work
 from prunebench.jobs.sampling import Sampler
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
+from prunebench.plugins.ask import ask
 from prunebench.plugins.context import Context
-from prunebench.plugins.discovery import Plugin, discover
+from prunebench.plugins.discovery import Plugin, locate
 from prunebench.profiling.cost import Cost, meter
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.selection import TOLERANCE, Budget
@@ -33,14 +34,18 @@ from prunebench.whole import write_text
 if TYPE_CHECKING:
     from prunebench.recovery import RecoverySettings
 
+Deciding = Callable[[Plugin, PreTrainedModel, Context], Decision]
 VERIFY_TOKENS = (2, 32)
 NOT_SAVED = "not saved; regenerated from the seed"
 
 
-def prune(spec: PruneSpec, io: JobIO) -> Json:
-    """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
+def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
+    """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to.
+
+    deciding  takes the place of `decide`, for whoever wants to look at the model around it
+    """
     work.deterministic(spec.seed)
-    plugin = discover(spec.plugins)[spec.method]
+    plugin = locate(spec.method, spec.plugins)
     removed = matched_counts(io.inputs)
     model, tokenizer = work.load_original(spec.model, io.device)
     dense = count_parameters(model), count_decoder_parameters(model)
@@ -49,7 +54,7 @@ def prune(spec: PruneSpec, io: JobIO) -> Json:
     sampler = Sampler(spec, model, tokenizer)
     with meter(io.device) as cost:
         context = make_context(spec, sampler, cost, workdir, removed)
-        decision = decide(plugin, model, context)
+        decision = (deciding or decide)(plugin, model, context)
     verification, uniform = cut(model, decision, verify_tokens(model, spec.seed))
     if not verification.passed:
         raise Failure(
@@ -109,10 +114,7 @@ def make_context(
 
 def decide(plugin: Plugin, model: PreTrainedModel, context: Context) -> Decision:
     """Let the method decide, and check what it returns and what it did to the weights."""
-    decision = plugin.load()(model, context)
-    if not isinstance(decision, Decision):
-        raise Failure(f"{plugin.name}: prune() returned {type(decision).__name__}, not a Decision")
-    decision.check(structures_of(model))
+    decision = ask(plugin, model, context, structures_of(model))
     broken = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
         raise Failure(f"{plugin.name}: left weights that are not finite in {broken[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prunebench.untyped import Json, JsonMap, Plain
+from prunebench.whole import as_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -116,5 +117,8 @@ class Context:
         return lowest(self.budget, scores, removed, how=how)
 
     def note(self, key: str, value: Plain) -> None:
-        """Add plain data (a training curve, learned blends) to the cell's record."""
-        self.notes[key] = value
+        """Add plain data (a training curve, learned blends) to the cell's record.
+
+        Raises Invalid for what JSON has no form for: a tensor is noted as `.tolist()`.
+        """
+        self.notes[key] = as_plain(value, "ctx.note", key)

@@ -236,6 +236,11 @@ class Record(Closed):
     reason: str | None = Field(
         description="Why the cell failed or was skipped; null when it is ok."
     )
+    log: str | None = Field(
+        None,
+        description="What the job that failed printed, from the campaign's folder on; null where "
+        "none did, or it was not kept.",
+    )
     cell: CellOf = Field(description="Which cell of which campaign this is.")
     model: ModelFacts | None = Field(None, description="The model that was measured.")
     sparsity: Sparsity | None = Field(None, description="What share was asked for and removed.")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from prunebench.campaign.config import Cell
 from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.settings import Recovery
 from prunebench.campaign.specs import CellFacts, EvaluateSpec
@@ -83,6 +84,7 @@ def assemble(
     return {
         "status": status,
         "reason": reason,
+        "log": _log(out, own, twin, status, (pruned, final, evaluated, profile)),
         "cell": cell.model_dump(),
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
@@ -113,6 +115,7 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
     record = {
         "status": job["status"],
         "reason": job["reason"],
+        "log": _step_log(out, own) if job["status"] == "failed" else None,
         "cell": (job.get("spec") or {}).get("cell") or facts.model_dump(),
         "provenance": job.get("provenance") or provenance(),
     }
@@ -121,6 +124,11 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
         record |= {"model": job["model"], "sparsity": {"target": kept, "achieved": kept}}
         record |= {"step": job["step"], **dict.fromkeys(parts, left_out)}
     return _written(own.record, record)
+
+
+def _step_log(out: CampaignFolder, own: CellPaths) -> str | None:
+    path = own.log("step")
+    return str(path.relative_to(out.root)) if path.is_file() else None
 
 
 def read_result(path: Path) -> Json:
@@ -144,6 +152,21 @@ def _outcome(*results: Result) -> tuple[str, str | None]:
         if part.get("status") == "failed":
             return "failed", f"{name}: {part['reason']}"
     return "ok", None
+
+
+def _log(
+    out: CampaignFolder, own: CellPaths, twin: Cell, status: str, results: tuple[Result, ...]
+) -> str | None:
+    """Log of the job that failed, as the record names it; None where none did, or left no log."""
+    if status != "failed":
+        return None
+    profile = out.profile(twin.model).with_suffix(".log")
+    logs = (out.cell(twin).log("prune"), own.log("recover"), own.log("evaluate"), profile)
+    failed = [
+        log for log, result in zip(logs, results, strict=True) if result["status"] == "failed"
+    ]
+    path = failed[0] if failed else own.log("evaluate")  # else a part of the evaluation did
+    return str(path.relative_to(out.root)) if path.is_file() else None
 
 
 def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:

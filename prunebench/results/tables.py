@@ -112,6 +112,7 @@ def failures(folder: Path) -> list[str]:
     problems += of_one_original(records)[1]
     lines = [
         f"{Cell(c.model, c.label, c.sparsity, c.seed).path}: {record.reason}"
+        + (f"; log: {folder / record.log}" if record.log else "")
         for record in records
         if record.status == "failed"
         for c in [record.cell]
