@@ -82,19 +82,20 @@ class Context:
         """
         return self.load_recovery()
 
-    def prunable(self, kinds: Collection[str]) -> dict[str, Structure]:
+    def prunable(self, kinds: Collection[str] = ("heads", "neurons")) -> dict[str, Structure]:
         """Structures of these kinds outside the layers that the method's parameters protect.
 
-        Reads `protect_first` and `protect_last` of the parameters (a number, or "auto"). In a row
-        that is matched to another one, exactly what loses units there.
+        Reads `protect_first` and `protect_last` of the parameters (a number, or "auto"); a method
+        without them protects no layer. In a row that is matched to another one, exactly what
+        loses units there.
         """
         if self.matched is not None:
             return {name: self.structures[name] for name in self.matched}
         return unprotected(
             self.structures,
             kinds,
-            protect_first=self.params["protect_first"],
-            protect_last=self.params["protect_last"],
+            protect_first=self.params.get("protect_first", 0),
+            protect_last=self.params.get("protect_last", 0),
         )
 
     def select(self, scores: Mapping[str, Tensor], *, scope: str = "layer") -> Decision:

@@ -61,11 +61,15 @@ class Budget:
 
     def sparsity(self, decision: Decision) -> float:
         """Fraction of the parameters that count that `decision` removes."""
+        return 1.0 - self.left_by(decision) / self.total
+
+    def left_by(self, decision: Decision) -> int:
+        """Parameters left, of those that count, after `decision`."""
         kept = decision.keep
         removed = {n: self.structures[n].units - len(k) for n, k in kept.items() if n != "layers"}
         layers = range(self.structures["layers"].units) if "layers" in kept else ()
         dropped = tuple(i for i in layers if i not in kept["layers"])
-        return 1.0 - self.left(removed, dropped) / self.total
+        return self.left(removed, dropped)
 
 
 def select(
