@@ -25,7 +25,8 @@ from prunebench.plugins.discovery import Plugin, discover
 from prunebench.profiling.cost import Cost, meter
 from prunebench.profiling.passes import counted
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut, logits
 from prunebench.record.provenance import provenance

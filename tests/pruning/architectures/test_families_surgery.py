@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from prunebench.pruning import surgery
 from prunebench.pruning.architectures import FAMILIES, structures_of
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.structure import Coupling, Decision, Structure
 from prunebench.pruning.surgery import count_parameters, cut, gated, logits, masked, slice_model
 
