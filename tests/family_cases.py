@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_settings
 
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.conformance import LLAMA_SIZES, FamilyCase, unevenly
+from prunebench.pruning.conformance import FamilyCase, unevenly
 from prunebench.pruning.structure import Decision
 
 TOKENS = torch.randint(2, 258, (3, 21), generator=torch.Generator().manual_seed(1))

@@ -142,6 +142,11 @@ class Verify(Closed):
         description="In what it was computed; float64 where float32's rounding was too coarse.",
     )
     passed: bool = Field(description="Whether the difference is within the tolerance.")
+    read_back: Amount | None = Field(
+        None,
+        description="Largest difference of a logit between the model in memory and its saved "
+        "folder, loaded again; null where none is saved.",
+    )
 
 
 class ExportPart(RecordPart):

@@ -238,7 +238,8 @@ def _verify(pruned: Result, missing: Json) -> Json:
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     verify = pruned["verify"]
-    found = {**{key: verify[key] for key in keys}, "arithmetic": verify.get("arithmetic")}
+    found = {key: verify[key] for key in keys}
+    found |= {key: verify.get(key) for key in ("arithmetic", "read_back")}
     return {"status": "ok", "reason": None, **found}
 
 

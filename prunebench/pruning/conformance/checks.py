@@ -7,7 +7,7 @@ from prunebench.pruning.architectures import blocks_of, structures_of
 from prunebench.pruning.conformance.case import FamilyCase, some_tokens
 from prunebench.pruning.conformance.decisions import unevenly
 from prunebench.pruning.protection import REASONS
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import count_parameters, cut, logits
 
@@ -35,7 +35,9 @@ def check_kinds(case: FamilyCase) -> None:
         kind, layer = structure.kind, structure.layer
         expected = kind if kind in SPAN else f"layers.{layer}.{kind}"
         if (name, structure.name, layer in layers) != (expected, expected, kind not in SPAN):
-            raise Failure(f"{case.name}: {name} should be {expected!r}, of one of {len(layers)} layers")
+            raise Failure(
+                f"{case.name}: {name} should be {expected!r}, of one of {len(layers)} layers"
+            )
     for kind in {"heads", "neurons"} & found:
         for i in layers:
             if f"layers.{i}.{kind}" not in structures:
