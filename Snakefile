@@ -1,7 +1,5 @@
 # One call reproduces a campaign:   snakemake --cores all --configfile config/<campaign>.yaml
 # Without --configfile it is config/demo.yaml. With --resources gpu=N, jobs run on N GPUs.
-import hashlib
-import json
 from pathlib import Path
 
 import yaml
@@ -12,21 +10,25 @@ from prunebench.campaign import advice, inputs, specs
 from prunebench.display import handler
 from prunebench.errors import PrunebenchError
 from prunebench.jobs import warm
+from prunebench.results import outstanding
 from prunebench.whole import write_text
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-if not config:
-    config = campaigns.read_yaml(Path("config/demo.yaml"))
+given = [str(path) for path in workflow.overwrite_configfiles]
 try:
-    given = [str(path) for path in workflow.overwrite_configfiles]
+    for file in given or ["config/demo.yaml"]:
+        checked = campaigns.read_yaml(Path(file))
+    if not given:
+        config = {**checked, **config}
     campaign = campaigns.build(dict(config), file=" + ".join(given) or "config/demo.yaml")
 except PrunebenchError as error:
     raise WorkflowError(str(error)) from None
 
 OUT = campaign.out
+KEPT = campaigns.portable(dict(config))
 # What a killed run left locked is free again: the same call finishes it.
 if workflow.is_main_process:
     handler.install(logger, workflow.output_settings, workflow.cores or 1)
@@ -59,6 +61,5 @@ onstart:
         raise WorkflowError(str(error)) from None
     if workflow.local_exec and not GPUS:
         warm.start(OUT.root, campaign.resources.threads)
-    kept = campaigns.portable(dict(config))
-    write_text(OUT.campaign, yaml.safe_dump(kept, sort_keys=True))
+    write_text(OUT.campaign, yaml.safe_dump(KEPT, sort_keys=True))
     inputs.revisions(campaign).keep()

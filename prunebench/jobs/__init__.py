@@ -19,8 +19,8 @@ from typing import NoReturn
 from prunebench.devices import reserved, thread_limits
 from prunebench.errors import Unsupported
 from prunebench.jobs import warm
+from prunebench.record import stages
 from prunebench.untyped import Passed
-from prunebench.whole import write_json
 
 STARTED = "PRUNEBENCH_STARTED"
 """Environment variable: when the job was asked for, on the clock that all processes share."""
@@ -58,7 +58,8 @@ def run(
     except Unsupported as error:
         reason = str(error)
     if not out.exists():
-        write_json(out, {"status": "failed", "reason": reason, "spec": json.loads(spec)})
+        lost = {"status": "failed", "reason": reason, "spec": json.loads(spec)}
+        stages.write(out, {**lost, "read": stages.rests_on(inputs)})
 
 
 def _start(kind: str, arguments: list[str], environment: dict[str, str]) -> Child:
