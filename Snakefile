@@ -1,5 +1,6 @@
 # One call reproduces a campaign:   snakemake --cores all --configfile config/<campaign>.yaml
 # Without --configfile it is config/demo.yaml. With --resources gpu=N, jobs run on N GPUs.
+from functools import cache
 from pathlib import Path
 
 import yaml

@@ -60,10 +60,6 @@ class Plan:
     def __contains__(self, path: object) -> bool:
         return path in self.reasons
 
-    def stale(self) -> list[Path]:
-        """Outputs that are there already and are to be made again."""
-        return [path for path in self.reasons if path.exists()]
-
 
 def jobs_of(campaign: Campaign) -> dict[Path, Job]:
     """Every job by its result, those first that others read."""

@@ -16,30 +16,35 @@ MEM_MB = campaign.resources.mem_mb
 TIMEOUT_S = campaign.resources.timeout_s or 0
 WORLD = [str(campaigns.DEMO_ROOT) + ".json"]
 CELL = OUT.cell_pattern()
-ASKED = workflow.dag_settings
-# In a job's own process, on a cluster, what is to be run has been decided.
-PLAN = outstanding.Plan()
+
+
+@cache
+def plan():
+    """What is to be run; decided once, when Snakemake asks for the first job's inputs.
+
+    Content decides, and not Snakemake's notes and times: a copied folder has none that hold. In a
+    job's own process, on a cluster, it has been decided already.
+    """
+    if not workflow.is_main_process:
+        return None
+    found = outstanding.plan(campaign, KEPT, forced=is_asked_for)
+    workflow.dag_settings.rerun_triggers = frozenset()
+    workflow.dag.forcefiles.update(map(str, found.reasons))
+    return found
 
 
 def is_asked_for(rule, path):
     """Whether the command line asks for an output in any case."""
-    named = {rule, str(path)}
-    return ASKED.forceall or bool(
-        named & set(ASKED.forcerun) or (ASKED.forcetargets and named & set(ASKED.targets))
+    asked, named = workflow.dag_settings, {rule, str(path)}
+    return asked.forceall or bool(
+        named & set(asked.forcerun) or (asked.forcetargets and named & set(asked.targets))
     )
-
-
-# Content decides what is run again, and not Snakemake's notes: a copied folder has none.
-if workflow.is_main_process:
-    PLAN = outstanding.plan(campaign, KEPT, forced=is_asked_for)
-    ASKED.rerun_triggers = frozenset()
-    ASKED.forcerun = frozenset(ASKED.forcerun) | {str(path) for path in PLAN.stale()}
 
 
 def due(path, *inputs):
     """Inputs of an output; those of one that is done are only named, and trigger nothing."""
-    path = Path(path)
-    if path in PLAN or not path.exists() or not workflow.is_main_process:
+    path, found = Path(path), plan()
+    if found is None or path in found or not path.exists():
         return [str(name) for name in inputs]
     return [ancient(str(name)) for name in inputs if Path(name).exists()]
 
