@@ -51,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("cell", type=Path, metavar="CELL", help="a record.json or its folder")
     command.set_defaults(run=_show)
 
+    command = commands.add_parser("check", help="verify a results folder, file by file, offline")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.add_argument("--json", action="store_true", help="for programs, with every file")
+    command.set_defaults(run=_check)
+
     command = commands.add_parser("failures", help="exit with 1 if a cell of a campaign failed")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_failures)
@@ -309,6 +314,17 @@ def _show(options: argparse.Namespace) -> None:
 
     path = options.cell / "record.json" if options.cell.is_dir() else options.cell
     print(record_text(read(path)), end="")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from prunebench.results.check import as_json, as_text, check, wrong
+
+    verdicts = check(options.folder)
+    if options.json:
+        print(json.dumps(as_json(options.folder, verdicts), indent=1))
+    else:
+        print(as_text(options.folder, verdicts))
+    return 1 if wrong(verdicts) else 0
 
 
 def _failures(options: argparse.Namespace) -> int:

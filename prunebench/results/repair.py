@@ -37,7 +37,7 @@ def repair(folder: Path, *, all_corrupt: bool = False, fresh: bool = False) -> l
         raise Invalid(f"{folder}: expected results of a campaign, found none")
     if running.is_running(folder):
         raise Invalid(f"{folder}: a run is at work there; wait for it, or end it")
-    results = {path: _read(path) for path in _all_results(out)}
+    results = {path: _read(path) for path in results_in(out)}
     gone = dict(_failed(results))
     read = set(results) if all_corrupt else _read_by(gone, results)
     gone |= _damaged({path: result for path, result in results.items() if path in read})
@@ -54,7 +54,8 @@ def repair(folder: Path, *, all_corrupt: bool = False, fresh: bool = False) -> l
     return cleared
 
 
-def _all_results(out: CampaignFolder) -> list[Path]:
+def results_in(out: CampaignFolder) -> list[Path]:
+    """Every result of a job that is there."""
     return [*out.job_results(), *([out.leak] if out.leak.is_file() else [])]
 
 
