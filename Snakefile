@@ -1,7 +1,6 @@
 # One call reproduces a campaign:   snakemake --cores all --configfile config/<campaign>.yaml
 # Without --configfile it is config/demo.yaml. With --resources gpu=N, jobs run on N GPUs.
-import hashlib
-import json
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -12,6 +11,7 @@ from prunebench.campaign import advice, inputs, reading, specs
 from prunebench.display import handler
 from prunebench.errors import PrunebenchError
 from prunebench.jobs import warm
+from prunebench.results import outstanding
 from prunebench.whole import write_text
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
@@ -28,6 +28,7 @@ except PrunebenchError as error:
     raise WorkflowError(str(error)) from None
 
 OUT = campaign.out
+KEPT = reading.portable(config, home)
 # What a killed run left locked is free again: the same call finishes it.
 if workflow.is_main_process:
     handler.install(logger, workflow.output_settings, workflow.cores or 1)
@@ -60,6 +61,5 @@ onstart:
         raise WorkflowError(str(error)) from None
     if workflow.local_exec and not GPUS:
         warm.start(OUT.root, campaign.resources.threads)
-    kept = reading.portable(config, home)
-    write_text(OUT.campaign, yaml.safe_dump(kept, sort_keys=True))
+    write_text(OUT.campaign, yaml.safe_dump(KEPT, sort_keys=True))
     inputs.revisions(campaign).keep()

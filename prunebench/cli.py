@@ -51,16 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("cell", type=Path, metavar="CELL", help="a record.json or its folder")
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("check", help="exit with 1 if a cell of a campaign failed")
+    command = commands.add_parser("check", help="verify a results folder, file by file, offline")
     command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.add_argument("--json", action="store_true", help="for programs, with every file")
     command.set_defaults(run=_check)
+
+    command = commands.add_parser("failures", help="exit with 1 if a cell of a campaign failed")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_failures)
 
     command = commands.add_parser("status", help="show how far a campaign is, and what runs")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_status)
 
-    command = commands.add_parser("retry", help="clear failed jobs, so that they run again")
+    command = commands.add_parser("retry", help="clear failed and damaged jobs to run again")
     command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.add_argument(
+        "--all-corrupt", action="store_true", help="look for damage in every result and model"
+    )
+    command.add_argument(
+        "--fresh", action="store_true", help="without the unfinished work of failed jobs"
+    )
     command.set_defaults(run=_retry)
 
     command = commands.add_parser("validate", help="check a campaign file and count its cells")
@@ -339,6 +350,17 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from prunebench.results.check import as_json, as_text, check, wrong
+
+    verdicts = check(options.folder)
+    if options.json:
+        print(json.dumps(as_json(options.folder, verdicts), indent=1))
+    else:
+        print(as_text(options.folder, verdicts))
+    return 1 if wrong(verdicts) else 0
+
+
+def _failures(options: argparse.Namespace) -> int:
     from prunebench.campaign.paths import CampaignFolder
     from prunebench.results.tables import failures
 
@@ -363,10 +385,13 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _retry(options: argparse.Namespace) -> None:
-    from prunebench.results.tables import clear_failed
+    from prunebench.results.repair import repair
 
-    for path in clear_failed(options.folder):
-        print(f"cleared {path}")
+    found = repair(options.folder, all_corrupt=options.all_corrupt, fresh=options.fresh)
+    for cleared in found:
+        print(f"cleared {cleared.path} ({cleared.why})")
+    if not found:
+        print(f"{options.folder}: no job failed, and nothing is damaged")
 
 
 def _validate(options: argparse.Namespace) -> None:

@@ -25,10 +25,16 @@ from prunebench.campaign.parts import (
 from prunebench.campaign.paths import CampaignFolder
 from prunebench.campaign.reading import below, from_here
 from prunebench.campaign.rows import Row, build_rows
-from prunebench.campaign.settings import Recovery, check_corpora, read_protocols, read_recovery
+from prunebench.campaign.settings import (
+    Recovery,
+    check_corpora,
+    check_once,
+    read_protocols,
+    read_recovery,
+)
 from prunebench.errors import Invalid, unknown
 from prunebench.evaluation.protocols import Protocol
-from prunebench.files import read_yaml
+from prunebench.files import check_plain, read_yaml
 from prunebench.models.shapes import find_shape
 from prunebench.models.shipped import DEMO_MODEL, check_shipped
 from prunebench.plugins.discovery import Plugins, discover
@@ -178,6 +184,7 @@ def build(
     folder       what `plugins` are relative to; default: the folder of `file`
     check_files  whether models and data must be there, as a run needs and a report does not
     """
+    check_plain(raw, file)
     given = checked(CampaignFile, raw, where=file)
     place = folder or Path(file).parent
     plugins = _discover(given.plugins, place, file)
@@ -208,6 +215,7 @@ def build(
         papers=given.papers,
     )
     _check_names(campaign)
+    check_once(campaign.perplexity, file)
     if check_files:
         for i, model in enumerate(campaign.models.values()):
             _check_model(model, f"{file}: models[{i}]")

@@ -21,8 +21,8 @@ from prunebench.errors import Unsupported
 from prunebench.jobs import warm
 from prunebench.jobs.limits import MEMORY, PLACE, Child, Limits, end, watch, where
 from prunebench.jobs.output import cut
+from prunebench.record import stages
 from prunebench.untyped import Passed
-from prunebench.whole import write_json
 
 STARTED = "PRUNEBENCH_STARTED"
 """Environment variable: when the job was asked for, on the clock that all processes share."""
@@ -69,7 +69,8 @@ def run(
     finally:
         place.unlink(missing_ok=True)
     if not out.exists():
-        write_json(out, {"status": "failed", "reason": reason, "spec": json.loads(spec)})
+        lost = {"status": "failed", "reason": reason, "spec": json.loads(spec)}
+        stages.write(out, {**lost, "read": stages.rests_on(inputs)})
 
 
 def _start(kind: str, arguments: list[str], environment: dict[str, str], output: int) -> Child:

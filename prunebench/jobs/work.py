@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import sys
 import time
 import traceback
@@ -20,11 +21,11 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
-from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
+from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED
 from prunebench.jobs.limits import obey
+from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
-from prunebench.whole import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,18 +73,29 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     obey(arguments.device)
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
+    put(io.out, {**result, "timing": timing})
+
+
+def put(out: Path, result: Json) -> None:
+    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
     try:
-        write_json(io.out, {**result, "timing": timing})
-    except Invalid as error:  # NaN, or a value that no file can hold
-        lost = {"status": "failed", "reason": str(error), "spec": result["spec"]}
-        write_json(io.out, {**lost, "timing": {"job_s": timing["job_s"]}})
+        stages.write(out, result)
+    except PrunebenchError as error:
+        kept: Json = {key: result[key] for key in result if key in ("spec", "read", "timing")}
+        stages.write(out, {"status": "failed", "reason": str(error), **kept})
 
 
 def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
-    """The work's result with status ok, or failed or skipped with the reason; and its spec."""
-    echo = {"spec": spec.model_dump(mode="json")}
+    """The work's result with status ok, or failed or skipped with the reason.
+
+    With its spec, with what it read, and, where it ended well, with digests of what it wrote.
+    """
+    for left in io.cell.made_by(io.out):  # by an earlier job, whose result is gone
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    echo: Json = {"spec": spec.model_dump(mode="json"), "read": stages.rests_on(io.inputs)}
     try:
-        return {"status": "ok", "reason": None, **work(spec, io), **echo}
+        result = {"status": "ok", "reason": None, **work(spec, io), **echo}
+        return {**result, "written": digests.of_files(io.cell.folder, io.cell.made_by(io.out))}
     except Unavailable as error:
         return {"status": error.status, "reason": str(error), **echo}
     except Unsupported as error:
@@ -96,8 +108,11 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
 
 
 def read_stage(path: Path) -> Json:
-    """The result of an earlier job. Raises Unavailable when it did not end well."""
-    result: Json = json.loads(path.read_text(encoding="utf-8"))
+    """The result of an earlier job. Raises Unavailable when it did not end well.
+
+    Raises Invalid where it is no result, or was changed since it was written.
+    """
+    result = stage_forms.read(path)
     if result["status"] != "ok":
         raise Unavailable(result["status"], result["reason"])
     return result
@@ -150,12 +165,15 @@ def load_stage(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model that an earlier job describes: its saved folder, or the original.
 
-    Random weights are never saved: they are made anew and cut as the earlier job decided.
+    Random weights are never saved: they are made anew and cut as the earlier job decided. Raises
+    Invalid, naming the file, where one is not as that job wrote it.
     """
     from prunebench.models.folders import load
 
     _know_families(model)
-    export, folder = read_stage(path)["export"], stage_folder(path)
+    result = read_stage(path)
+    stages.check_written(path, result)
+    export, folder = result["export"], stage_folder(path)
     if folder is not None:
         return load(folder, dtype=resolve_dtype(model.dtype, device), device=device)
     original, tokenizer = load_original(model, device)

@@ -310,6 +310,11 @@ class Record(Closed):
         "title, rows, columns, values} and {plot: line, title, x_label, y_label, series} are drawn",
     )
     notes: list[str] | None = Field(None, description="Sentences for the reader.")
+    chain: dict[str, str] | None = Field(
+        None,
+        description="Products of the results that this record is made of, under their names; null "
+        "in records of versions that kept none: what they rest on cannot be checked.",
+    )
     provenance: Provenance = Field(description="Where, when and with what it was measured.")
 
     @model_validator(mode="after")

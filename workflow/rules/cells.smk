@@ -4,7 +4,7 @@
 
 rule prune:
     input:
-        demo_inputs,
+        lambda wildcards: due(own(wildcards).prune, *world()),
         matched=matched,
     output:
         CELL.prune,
@@ -27,7 +27,8 @@ rule prune:
 
 rule recover:
     input:
-        pruned,
+        lambda wildcards: due(own(wildcards).recover, *world()),
+        stage=lambda wildcards: due(own(wildcards).recover, pruned(wildcards)),
     output:
         CELL.recover,
     log:
@@ -42,14 +43,15 @@ rule recover:
     params:
         spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench recover {input} --spec {params.spec:q} --out {output}"
+        "prunebench recover {input.stage} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
         " --memory {resources.mem_mb} 2> {log}"
 
 
 rule evaluate:
     input:
-        stage,
+        lambda wildcards: due(own(wildcards).evaluate, *world()),
+        stage=stage,
     output:
         CELL.evaluate,
     log:
@@ -64,7 +66,7 @@ rule evaluate:
     params:
         spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench evaluate {input} --spec {params.spec:q} --out {output}"
+        "prunebench evaluate {input.stage} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
         " --memory {resources.mem_mb} 2> {log}"
 
