@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_settings
 
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.conformance import LLAMA_SIZES, FamilyCase, unevenly
+from prunebench.pruning.conformance import FamilyCase, unevenly
 from prunebench.pruning.structure import Decision
 
 TOKENS = torch.randint(2, 258, (3, 21), generator=torch.Generator().manual_seed(1))
@@ -27,7 +27,7 @@ BASES = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
 }
-EXPERTS = {"num_experts_per_tok": 2, "initializer_range": 0.05, **SHARP}
+EXPERTS = {"initializer_range": 0.05, **SHARP}
 MIXTURE = {
     "kinds": ("heads", "neurons", "experts", "hidden", "layers"),
     "own_loader": ("neurons", "hidden"),  # one less is no size for torch's grouped product

@@ -39,7 +39,9 @@ class Budget:
             for name, p in model.named_parameters()
             if of == "model" or name.startswith(blocks)
         }
-        sides = [(c.parameter, c.dim, s.name, c.width) for s in structures.values() for c in s.couplings]
+        sides = [
+            (c.parameter, c.dim, s.name, c.width) for s in structures.values() for c in s.couplings
+        ]
         for structure in structures.values():
             for members in structure.members:  # count as one matrix with a row for each module
                 inside = [n for n in self.shapes if n.startswith(f"{members.path}.")]
@@ -91,8 +93,8 @@ def select(
     multiple_of  kind -> the kept units of a structure are a multiple of this number
 
     The target is met within half a point where units are fine enough; `how` states what was
-    achieved. No structure loses its last unit (`Structure.least`). Raises Unsupported when too few units were scored
-    to reach the target at all.
+    achieved. No structure loses its last unit (`Structure.least`). Raises Unsupported when too few
+    units were scored to reach the target at all.
     """
     _check_scores(budget, scores)
     multiples = dict(multiple_of or {})

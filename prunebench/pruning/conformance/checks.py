@@ -35,7 +35,9 @@ def check_kinds(case: FamilyCase) -> None:
         kind, layer = structure.kind, structure.layer
         expected = kind if kind in SPAN else f"layers.{layer}.{kind}"
         if (name, structure.name, layer in layers) != (expected, expected, kind not in SPAN):
-            raise Failure(f"{case.name}: {name} should be {expected!r}, of one of {len(layers)} layers")
+            raise Failure(
+                f"{case.name}: {name} should be {expected!r}, of one of {len(layers)} layers"
+            )
     for kind in {"heads", "neurons"} & found:
         for i in layers:
             if f"layers.{i}.{kind}" not in structures:
@@ -43,7 +45,7 @@ def check_kinds(case: FamilyCase) -> None:
 
 
 def check_masked(case: FamilyCase, kinds: tuple[str, ...]) -> None:
-    """Raise Failure unless slicing units of these kinds gives the masked model, and counts right."""
+    """Raise Failure unless slicing units of these kinds gives the masked model and its size."""
     model = case.model()
     structures = structures_of(model)
     budget, decision = Budget(model, structures), Decision(unevenly(structures, kinds))

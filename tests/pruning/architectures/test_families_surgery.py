@@ -48,7 +48,10 @@ def test_a_model_can_be_pruned_again(case):
     model = model_of(case)
     slice_model(model, Decision(keep(case)))
     structures = structures_of(model)
-    again = {n: tuple(range(min(s.units // 2, s.units - s.least), s.units)) for n, s in structures.items()}
+    again = {
+        n: tuple(range(min(s.units // 2, s.units - s.least), s.units))
+        for n, s in structures.items()
+    }
     verification, _ = cut(model, Decision(again), TOKENS)
     assert verification.max_abs_logit_difference < TOLERANCE
 
