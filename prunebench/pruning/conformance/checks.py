@@ -45,7 +45,7 @@ def check_kinds(case: FamilyCase) -> None:
 
 
 def check_masked(case: FamilyCase, kinds: tuple[str, ...]) -> None:
-    """Raise Failure unless slicing units of these kinds gives the masked model, and counts right."""
+    """Raise Failure unless slicing units of these kinds gives the masked model and its size."""
     model = case.model()
     structures = structures_of(model)
     budget, decision = Budget(model, structures), Decision(unevenly(structures, kinds))
