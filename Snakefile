@@ -7,29 +7,28 @@ import yaml
 
 from prunebench import running
 from prunebench.campaign import config as campaigns
-from prunebench.campaign import advice, inputs, specs
+from prunebench.campaign import advice, inputs, reading, specs
 from prunebench.display import handler
 from prunebench.errors import PrunebenchError
 from prunebench.jobs import warm
 from prunebench.results import outstanding
 from prunebench.whole import write_text
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import min_version
+from snakemake.utils import min_version, update_config
 
 min_version("9.0")
 
-given = [str(path) for path in workflow.overwrite_configfiles]
+files = [Path(path) for path in workflow.overwrite_configfiles] or [Path("config/demo.yaml")]
 try:
-    for file in given or ["config/demo.yaml"]:
-        checked = campaigns.read_yaml(Path(file))
-    if not given:
-        config = {**checked, **config}
-    campaign = campaigns.build(dict(config), file=" + ".join(given) or "config/demo.yaml")
+    # Read anew: to Snakemake 2e-3 is text. What the command line says (--config) wins.
+    config, home = reading.read_files(files)
+    update_config(config, dict(workflow.config_settings.config))
+    campaign = campaigns.build(config, file=" + ".join(map(str, files)), folder=home)
 except PrunebenchError as error:
     raise WorkflowError(str(error)) from None
 
 OUT = campaign.out
-KEPT = campaigns.portable(dict(config))
+KEPT = reading.portable(config, home)
 # What a killed run left locked is free again: the same call finishes it.
 if workflow.is_main_process:
     handler.install(logger, workflow.output_settings, workflow.cores or 1)

@@ -9,6 +9,7 @@ import lzma
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from prunebench.errors import Invalid
@@ -45,6 +46,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, (line.removeprefix(MARK) if number == 1 else line).rstrip(b"\r\n")
 
 
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+"""A number with an exponent as everybody writes it: 2e-3, which to YAML 1.1 is text."""
+
+
 def read_yaml(path: Path) -> Foreign:
     """Parse a YAML file. Raises Invalid, with the place, for a mistake or what is not plain data.
 
@@ -59,8 +64,7 @@ def read_yaml(path: Path) -> Foreign:
     try:
         if path.stat().st_size > YAML_BYTES:
             raise Invalid(f"{path}: is larger than {YAML_BYTES >> 20} MiB, which no such file is")
-        # The parser in C, where the wheel has it: most files are read in every job.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(read_text(path))
+        loader = _loader()(read_text(path))
         try:
             node = loader.get_single_node()
             if node is None:
@@ -130,6 +134,20 @@ def check_plain(value: Foreign, where: str, key: str = "") -> None:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise Invalid(f"{at}: holds a lone surrogate, which is no character") from None
+
+
+@cache
+def _loader() -> Foreign:
+    """PyYAML's safe loader, to which `2e-3` is a number too."""
+    import yaml
+
+    # The parser in C, where the wheel has it: most files are read in every job.
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    whole = re.compile(f"^{NUMBER.pattern}$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", whole, list("-+.0123456789"))
+    return Loader
 
 
 def cut_rows(text: str, how: str) -> list[str]:

@@ -22,6 +22,7 @@ import yaml
 from prunebench.campaign import specs
 from prunebench.campaign.config import Campaign, build
 from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.reading import portable
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
 from prunebench.jobs import evaluate, profile, prune, step, work
@@ -45,7 +46,7 @@ def run(file: Path, out: Path, *, device: str) -> str:
     """
     raw = read_yaml(file)
     campaign = replace(build(raw, file=str(file)), folder=out)
-    _own(out, raw)
+    _own(out, portable(raw, file.parent))
     for path, make in parts(campaign, device):
         if path.is_file() and read_result(path)["status"] != "failed":
             logger.info("%s: kept", path.relative_to(out))

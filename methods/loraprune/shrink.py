@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunebench import Structure
+from prunebench.modules import stack_at
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Coupling
-from prunebench.pruning.surgery import remember_numbers, sync_features
+from prunebench.pruning.surgery import keep_members, remember_numbers, replace_list, sync_features
 
 from .importance import lora_layer
 
@@ -35,6 +37,7 @@ def shrink(
             positions = _positions(coupling, keep[name])
             for owner, leaf in _tensors(model, coupling):
                 _replace(owner, leaf, coupling.dim, positions, optimizer)
+        keep_members(model, structure, keep[name].tolist())
         remember_numbers(model, structure, keep[name].tolist())
     _sync(model)
     left = structures_of(model)
@@ -61,9 +64,23 @@ def restore(
             positions = _positions(coupling, kept[name]).to(old.device)
             full = old.new_zeros(shape).index_copy_(coupling.dim, positions, old.detach())
             setattr(owner, leaf, nn.Parameter(full, requires_grad=old.requires_grad))
+        _spread_members(model, structure, kept[name].tolist())
         if structure.numbers is not None:
             _spread_numbers(model, structure, kept[name].cpu())
     _sync(model)
+
+
+def _spread_members(model: nn.Module, structure: Structure, kept: list[int]) -> None:
+    """Modules for all units again; a unit that was cut off gets a copy of another one's."""
+    for members in structure.members:
+        left = iter(stack_at(model, members.path))
+        modules: dict[int, nn.Module] = {}
+        for place in sorted(members.index[kept].flatten().tolist()):
+            modules[place] = next(left)
+        spare = next(iter(modules.values()))
+        every = range(members.index.numel())
+        full = [modules.get(i) or copy.deepcopy(spare) for i in every]
+        replace_list(model, members.path, full)
 
 
 def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:
@@ -85,6 +102,8 @@ def _tensors(model: nn.Module, coupling: Coupling) -> list[tuple[nn.Module, str]
     """Where a coupling's side lies in an adapted Linear: in the frozen part, and in A or in B."""
     layer = lora_layer(model, coupling.parameter)
     leaf = coupling.parameter.rpartition(".")[2]
+    if not hasattr(layer, "active_adapters"):  # a norm's gain
+        return [(layer, leaf)]
     (name,) = layer.active_adapters
     places = [(layer.base_layer, leaf)]
     if leaf == "weight":

@@ -329,7 +329,13 @@ class CampaignFile(Part):
     )
     data: DataEntry
     plugins: Annotated[tuple[Text, ...], Listed] = Field(
-        (), description="Further folders in which plugin folders lie."
+        (),
+        description="Further plugin folders, or folders of such, relative to this file.",
+    )
+    families: Annotated[tuple[Text, ...], Listed] = Field(
+        (),
+        description="Folders of model families that the project does not have, relative to this "
+        "file.",
     )
     seeds: Seeds = Field(
         (0,),

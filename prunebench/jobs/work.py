@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import random
 import shutil
 import sys
 import time
@@ -20,8 +21,9 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
-from prunebench.errors import PrunebenchError, Unsupported, describe_error
+from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED
+from prunebench.jobs.limits import obey
 from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
 
@@ -68,6 +70,7 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     arguments = parser.parse_args()
     spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
+    obey(arguments.device)
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
     put(io.out, {**result, "timing": timing})
@@ -77,7 +80,7 @@ def put(out: Path, result: Json) -> None:
     """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
     try:
         stages.write(out, result)
-    except PrunebenchError as error:
+    except Invalid as error:  # NaN, or a value that no file can hold
         kept: Json = {key: result[key] for key in result if key in ("spec", "read")}
         stages.write(out, {"status": "failed", "reason": str(error), **kept})
 
@@ -119,6 +122,7 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models.folders import load
 
+    _know_families(model)
     if model.kind == "random":
         return _make_random(model, device)
     folder = original_folder(model)
@@ -129,6 +133,13 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
         device=device,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def _know_families(model: Model) -> None:
+    from prunebench.pruning.architectures import use
+
+    for folder in model.families:
+        use(Path(folder))
 
 
 def original_folder(model: Model) -> Path:
@@ -159,6 +170,7 @@ def load_stage(
     """
     from prunebench.models.folders import load
 
+    _know_families(model)
     result = read_stage(path)
     stages.check_written(path, result)
     export, folder = result["export"], stage_folder(path)
@@ -202,9 +214,12 @@ def ran_as(model: PreTrainedModel) -> dict[str, str]:
 
 
 def deterministic(seed: int) -> None:
-    """Seed torch's global generator and ask for deterministic kernels."""
+    """Seed the global generators of torch, numpy and Python; ask for deterministic kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import numpy
     import torch
 
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -142,6 +142,11 @@ class Verify(Closed):
         description="In what it was computed; float64 where float32's rounding was too coarse.",
     )
     passed: bool = Field(description="Whether the difference is within the tolerance.")
+    read_back: Amount | None = Field(
+        None,
+        description="Largest difference of a logit between the model in memory and its saved "
+        "folder, loaded again; null where none is saved.",
+    )
 
 
 class ExportPart(RecordPart):
@@ -235,6 +240,11 @@ class Record(Closed):
     )
     reason: str | None = Field(
         description="Why the cell failed or was skipped; null when it is ok."
+    )
+    log: str | None = Field(
+        None,
+        description="What the job that failed printed, from the campaign's folder on; null where "
+        "none did, or it was not kept.",
     )
     cell: CellOf = Field(description="Which cell of which campaign this is.")
     model: ModelFacts | None = Field(None, description="The model that was measured.")

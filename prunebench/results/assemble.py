@@ -28,14 +28,16 @@ from prunebench.untyped import Json, JsonMap
 Result = JsonMap
 
 
-def write_record(found: CellResults, partners: Mapping[str, CellPaths]) -> Path:
+def write_record(
+    out: CampaignFolder, found: CellResults, partners: Mapping[str, CellPaths]
+) -> Path:
     """Put a cell's results together as its record; returns the record's path.
 
     partners  cells that it is compared with item by item, under the record's keys
 
     Results that do not make a valid record (a plugin's odd numbers, say) make a failed one.
     """
-    return _written(found.own.record, record_from(found, partners))
+    return _written(found.own.record, record_from(out, found, partners))
 
 
 def _written(path: Path, record: Json) -> Path:
@@ -47,7 +49,7 @@ def _written(path: Path, record: Json) -> Path:
     return path
 
 
-def record_from(found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
+def record_from(out: CampaignFolder, found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
     """The record of a cell; arguments as of `write_record`."""
     cell, own = found.cell, found.own
     pruned, final, evaluated = found.pruned, found.final, found.evaluated
@@ -65,6 +67,7 @@ def record_from(found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
     return {
         "status": status,
         "reason": reason,
+        "log": _log(out, found, status),
         "cell": cell.model_dump(),
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
@@ -96,6 +99,7 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
     record = {
         "status": job["status"],
         "reason": job["reason"],
+        "log": _step_log(out, own) if job["status"] == "failed" else None,
         "cell": (job.get("spec") or {}).get("cell") or facts.model_dump(),
         "chain": {"step": product(job)},
         "provenance": job.get("provenance") or provenance(),
@@ -107,6 +111,11 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
     return _written(own.record, record)
 
 
+def _step_log(out: CampaignFolder, own: CellPaths) -> str | None:
+    path = own.log("step")
+    return str(path.relative_to(out.root)) if path.is_file() else None
+
+
 def _outcome(found: CellResults, leak: Json | None) -> tuple[str, str | None]:
     """The cell's status: the first job, then the first measurement, that did not end well."""
     for result in (found.pruned, found.final, found.evaluated):
@@ -116,6 +125,22 @@ def _outcome(found: CellResults, leak: Json | None) -> tuple[str, str | None]:
         if part.get("status") == "failed":
             return "failed", f"{name}: {part['reason']}"
     return "ok", None
+
+
+def _log(out: CampaignFolder, found: CellResults, status: str) -> str | None:
+    """Log of the job that failed, as the record names it; None where none did, or left no log."""
+    if status != "failed":
+        return None
+    profile, own = out.profile(found.twin.model).with_suffix(".log"), found.own
+    logs = {
+        out.cell(found.twin).log("prune"): found.pruned,
+        own.log("recover"): found.final,
+        own.log("evaluate"): found.evaluated,
+        profile: found.profile,
+    }
+    failed = [log for log, result in logs.items() if result["status"] == "failed"]
+    path = failed[0] if failed else own.log("evaluate")  # else a part of the evaluation did
+    return str(path.relative_to(out.root)) if path.is_file() else None
 
 
 def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:
@@ -200,7 +225,8 @@ def _verify(pruned: Result, missing: Json) -> Json:
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     verify = pruned["verify"]
-    found = {**{key: verify[key] for key in keys}, "arithmetic": verify.get("arithmetic")}
+    found = {key: verify[key] for key in keys}
+    found |= {key: verify.get(key) for key in ("arithmetic", "read_back")}
     return {"status": "ok", "reason": None, **found}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from prunebench.campaign.config import Cell
 from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.specs import CellFacts, EvaluateSpec
 from prunebench.errors import Invalid
@@ -28,12 +29,14 @@ AGAIN = "run the same call again"
 class CellResults:
     """What the jobs of a cell left: each part is a result, or failed with its reason.
 
+    twin           the cell that was pruned for this one, maybe itself
     pruned, final  of the pruning job; and of the last job that changed the model, maybe the same
     profile        the model's entry in the profile
     chain          products of these results, and digests of the items that are compared
     """
 
     cell: CellFacts
+    twin: Cell
     own: CellPaths
     pruned: Json
     final: Json
@@ -68,7 +71,8 @@ def gather(
     if (cell.campaign, cell.cell) != (facts.campaign, facts.cell):
         evaluated = _lost(f"{own.evaluate}: is of {cell.campaign}: {cell.cell.path}, another cell")
         cell, label = facts, facts.label.removesuffix("+lora")
-    twin = out.cell(facts.cell.under(label))
+    shared = facts.cell.under(label)
+    twin = out.cell(shared)
     pruned = read_result(twin.prune)
     final, last = pruned, twin.prune
     if cell.recovery:
@@ -84,7 +88,7 @@ def gather(
         **({"leak": part_digest(leak)} if leak else {}),
         **{key: items_digest(other) for key, other in partners.items() if other != own},
     }
-    return CellResults(cell, own, pruned, final, evaluated, profile, leak, chain)
+    return CellResults(cell, shared, own, pruned, final, evaluated, profile, leak, chain)
 
 
 def read_result(path: Path) -> Json:

@@ -60,7 +60,7 @@ def record_cell(campaign: Campaign, cell: Cell) -> Path:
     found = gather(campaign.out, facts, compared, profiled=campaign.profile is not None)
     if chain_of(found.own.record, cell, campaign.name, read(campaign.out)) == found.chain:
         return found.own.record
-    return write_record(found, compared)
+    return write_record(campaign.out, found, compared)
 
 
 def write_leaks(folder: Path) -> None:
@@ -124,6 +124,7 @@ def failures(folder: Path) -> list[str]:
     problems += of_one_original(records)[1]
     lines = [
         f"{Cell(c.model, c.label, c.sparsity, c.seed).path}: {record.reason}"
+        + (f"; log: {folder / record.log}" if record.log else "")
         for record in records
         if record.status == "failed"
         for c in [record.cell]

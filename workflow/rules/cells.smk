@@ -21,7 +21,8 @@ rule prune:
         spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule recover:
@@ -43,7 +44,8 @@ rule recover:
         spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench recover {input.stage} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule evaluate:
@@ -65,7 +67,8 @@ rule evaluate:
         spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench evaluate {input.stage} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 # On a CPU these jobs take all cores, on a GPU the GPU: nothing else runs beside what is timed.
@@ -84,7 +87,8 @@ rule step:
         spec=lambda wildcards: specs.step_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench step --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule profile:
@@ -104,4 +108,5 @@ rule profile:
         spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model).model_dump_json(),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
