@@ -92,10 +92,12 @@ OWN_SHAPES = {
     "bloom": {},
     "falcon": {"ffn_hidden_size": 48, "max_position_embeddings": 256},
     "gpt_neox": {"intermediate_size": 48, "max_position_embeddings": 256},
-    "mixtral": {"num_local_experts": 6, **LLAMA_SHAPE},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, **LLAMA_SHAPE},
     "opt": {"ffn_dim": 48, "max_position_embeddings": 256, "dropout": 0.0},
     "phi3": {"original_max_position_embeddings": 256, **LLAMA_SHAPE},
-    "qwen3_moe": {"num_experts": 6, "moe_intermediate_size": 24, **LLAMA_SHAPE},
+    "qwen3_moe": {
+        "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, **LLAMA_SHAPE,
+    },
     "stablelm": {
         "intermediate_size": 48, "num_key_value_heads": 4, "max_position_embeddings": 256,
         "partial_rotary_factor": 0.5,

@@ -27,7 +27,7 @@ BASES = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
 }
-EXPERTS = {"num_experts_per_tok": 2, "initializer_range": 0.05, **SHARP}
+EXPERTS = {"initializer_range": 0.05, **SHARP}
 MIXTURE = {
     "kinds": ("heads", "neurons", "experts", "hidden", "layers"),
     "own_loader": ("neurons", "hidden"),  # one less is no size for torch's grouped product

@@ -40,9 +40,10 @@ from .taylor import taylor_ranking
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """Tune `model` while units are masked on schedule; it ends merged, the decision names them.
 
-    Raises Unsupported for a mixture of experts, and when the target cannot be met in the layers that are not protected, or the
-    device cannot hold the weights in `bits`; Invalid for a training too short for its schedule or
-    without LoRA on all projections; Failure when no step had finite scores.
+    Raises Unsupported for a mixture of experts, and when the target cannot be met in the layers
+    that are not protected, or the device cannot hold the weights in `bits`; Invalid for a training
+    too short for its schedule or without LoRA on all projections; Failure when no step had finite
+    scores.
     """
     options = LoRAPruneOptions.from_params(ctx.params)
     check_bits(options.bits, ctx.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunebench import Structure
-from prunebench.modules import stack_at
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Coupling
-from prunebench.pruning.surgery import keep_members, remember_numbers, replace_list, sync_features
+from prunebench.pruning.surgery import keep_members, remember_numbers, spread_members, sync_features
 
 from .importance import lora_layer
 
@@ -64,23 +62,12 @@ def restore(
             positions = _positions(coupling, kept[name]).to(old.device)
             full = old.new_zeros(shape).index_copy_(coupling.dim, positions, old.detach())
             setattr(owner, leaf, nn.Parameter(full, requires_grad=old.requires_grad))
-        _spread_members(model, structure, kept[name].tolist())
+        for members in structure.members:
+            places = members.index[kept[name].cpu()].flatten().tolist()
+            spread_members(model, members.path, places, members.index.numel())
         if structure.numbers is not None:
             _spread_numbers(model, structure, kept[name].cpu())
     _sync(model)
-
-
-def _spread_members(model: nn.Module, structure: Structure, kept: list[int]) -> None:
-    """Modules for all units again; a unit that was cut off gets a copy of another one's."""
-    for members in structure.members:
-        left = iter(stack_at(model, members.path))
-        modules: dict[int, nn.Module] = {}
-        for place in sorted(members.index[kept].flatten().tolist()):
-            modules[place] = next(left)
-        spare = next(iter(modules.values()))
-        every = range(members.index.numel())
-        full = [modules.get(i) or copy.deepcopy(spare) for i in every]
-        replace_list(model, members.path, full)
 
 
 def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:

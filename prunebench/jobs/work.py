@@ -21,7 +21,7 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
-from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
+from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED
 from prunebench.jobs.limits import obey
 from prunebench.record import digests, stage_forms, stages
@@ -80,8 +80,8 @@ def put(out: Path, result: Json) -> None:
     """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
     try:
         stages.write(out, result)
-    except Invalid as error:  # NaN, or a value that no file can hold
-        kept: Json = {key: result[key] for key in result if key in ("spec", "read")}
+    except PrunebenchError as error:
+        kept: Json = {key: result[key] for key in result if key in ("spec", "read", "timing")}
         stages.write(out, {"status": "failed", "reason": str(error), **kept})
 
 

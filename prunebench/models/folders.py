@@ -235,8 +235,8 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     for structure in structures:
         _fit_members(model, structure, tensors)
     expected = {name for name, _ in model.named_parameters()}
-    # what surgery and methods added to the class
-    own = {structure.numbers for structure in structures} | gained_biases(model, tensors)
+    numbers = {structure.numbers for structure in structures}
+    own = numbers | gained_biases(model, tensors)  # what surgery and methods added to the class
     missing, surplus = expected - set(tensors), set(tensors) - expected - own
     if missing or surplus:
         raise Invalid(

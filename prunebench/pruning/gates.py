@@ -47,8 +47,9 @@ def _statistics(model: nn.Module, gate: Gate, factors: Factors) -> list[Removabl
         weights = factors().to(squares).square()  # [features]
         whole = squares.mean(dim=-1, keepdim=True)
         left = (squares * weights).sum(dim=-1, keepdim=True) / weights.sum()
-        eps = module_of(module).variance_epsilon
-        return output * ((whole + eps) / (left + eps)).sqrt().to(output)
+        eps: float = module_of(module).variance_epsilon
+        corrected: Tensor = output * ((whole + eps) / (left + eps)).sqrt().to(output)
+        return corrected
 
     return [model.get_submodule(gate.module).register_forward_hook(renormalise)]
 

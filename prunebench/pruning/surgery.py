@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -134,6 +135,14 @@ def keep_members(model: nn.Module, structure: Structure, kept: Sequence[int]) ->
     for members in structure.members:
         places = members.index[list(kept)].reshape(-1).sort().values.tolist()
         replace_list(model, members.path, [stack_at(model, members.path)[i] for i in places])
+
+
+def spread_members(model: nn.Module, path: str, places: Sequence[int], total: int) -> None:
+    """The opposite: the modules of a list at `places` of one of `total`, copies in between."""
+    left = dict(zip(sorted(places), stack_at(model, path), strict=True))
+    spare = next(iter(left.values()))
+    full = [left[i] if i in left else copy.deepcopy(spare) for i in range(total)]
+    replace_list(model, path, full)
 
 
 def replace_list(model: nn.Module, path: str, modules: Sequence[nn.Module]) -> None:

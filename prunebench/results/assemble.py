@@ -28,16 +28,14 @@ from prunebench.untyped import Json, JsonMap
 Result = JsonMap
 
 
-def write_record(
-    out: CampaignFolder, found: CellResults, partners: Mapping[str, CellPaths]
-) -> Path:
+def write_record(found: CellResults, partners: Mapping[str, CellPaths]) -> Path:
     """Put a cell's results together as its record; returns the record's path.
 
     partners  cells that it is compared with item by item, under the record's keys
 
     Results that do not make a valid record (a plugin's odd numbers, say) make a failed one.
     """
-    return _written(found.own.record, record_from(out, found, partners))
+    return _written(found.own.record, record_from(found, partners))
 
 
 def _written(path: Path, record: Json) -> Path:
@@ -49,7 +47,7 @@ def _written(path: Path, record: Json) -> Path:
     return path
 
 
-def record_from(out: CampaignFolder, found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
+def record_from(found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
     """The record of a cell; arguments as of `write_record`."""
     cell, own = found.cell, found.own
     pruned, final, evaluated = found.pruned, found.final, found.evaluated
@@ -67,7 +65,7 @@ def record_from(out: CampaignFolder, found: CellResults, partners: Mapping[str, 
     return {
         "status": status,
         "reason": reason,
-        "log": _log(out, found, status),
+        "log": _log(found) if status == "failed" else None,
         "cell": cell.model_dump(),
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
@@ -127,20 +125,14 @@ def _outcome(found: CellResults, leak: Json | None) -> tuple[str, str | None]:
     return "ok", None
 
 
-def _log(out: CampaignFolder, found: CellResults, status: str) -> str | None:
-    """Log of the job that failed, as the record names it; None where none did, or left no log."""
-    if status != "failed":
-        return None
-    profile, own = out.profile(found.twin.model).with_suffix(".log"), found.own
-    logs = {
-        out.cell(found.twin).log("prune"): found.pruned,
-        own.log("recover"): found.final,
-        own.log("evaluate"): found.evaluated,
-        profile: found.profile,
-    }
-    failed = [log for log, result in logs.items() if result["status"] == "failed"]
-    path = failed[0] if failed else own.log("evaluate")  # else a part of the evaluation did
-    return str(path.relative_to(out.root)) if path.is_file() else None
+def _log(found: CellResults) -> str | None:
+    """Log of the job that failed, as the record names it; None where it left no log."""
+    results = (found.pruned, found.final, found.evaluated, found.profile)
+    failed = (
+        log for log, result in zip(found.logs, results, strict=True) if result["status"] == "failed"
+    )
+    path = next(failed, found.own.log("evaluate"))  # else a part of the evaluation did
+    return str(path.relative_to(found.root)) if path.is_file() else None
 
 
 def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from prunebench.campaign.config import Cell
 from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.specs import CellFacts, EvaluateSpec
 from prunebench.errors import Invalid
@@ -29,14 +28,14 @@ AGAIN = "run the same call again"
 class CellResults:
     """What the jobs of a cell left: each part is a result, or failed with its reason.
 
-    twin           the cell that was pruned for this one, maybe itself
     pruned, final  of the pruning job; and of the last job that changed the model, maybe the same
     profile        the model's entry in the profile
     chain          products of these results, and digests of the items that are compared
+    root           the campaign's folder
+    logs           of the jobs of the four results
     """
 
     cell: CellFacts
-    twin: Cell
     own: CellPaths
     pruned: Json
     final: Json
@@ -44,6 +43,8 @@ class CellResults:
     profile: Json
     leak: Json | None
     chain: dict[str, str]
+    root: Path
+    logs: tuple[Path, Path, Path, Path]
 
 
 def gather(
@@ -71,8 +72,7 @@ def gather(
     if (cell.campaign, cell.cell) != (facts.campaign, facts.cell):
         evaluated = _lost(f"{own.evaluate}: is of {cell.campaign}: {cell.cell.path}, another cell")
         cell, label = facts, facts.label.removesuffix("+lora")
-    shared = facts.cell.under(label)
-    twin = out.cell(shared)
+    twin = out.cell(facts.cell.under(label))
     pruned = read_result(twin.prune)
     final, last = pruned, twin.prune
     if cell.recovery:
@@ -88,7 +88,10 @@ def gather(
         **({"leak": part_digest(leak)} if leak else {}),
         **{key: items_digest(other) for key, other in partners.items() if other != own},
     }
-    return CellResults(cell, shared, own, pruned, final, evaluated, profile, leak, chain)
+    timed = out.profile(facts.cell.model).with_suffix(".log")
+    logs = (twin.log("prune"), own.log("recover"), own.log("evaluate"), timed)
+    results = (pruned, final, evaluated, profile)
+    return CellResults(cell, own, *results, leak, chain, out.root, logs)
 
 
 def read_result(path: Path) -> Json:

@@ -60,7 +60,7 @@ def record_cell(campaign: Campaign, cell: Cell) -> Path:
     found = gather(campaign.out, facts, compared, profiled=campaign.profile is not None)
     if chain_of(found.own.record, cell, campaign.name, read(campaign.out)) == found.chain:
         return found.own.record
-    return write_record(campaign.out, found, compared)
+    return write_record(found, compared)
 
 
 def write_leaks(folder: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid, PrunebenchError
 from prunebench.pruning.architectures.folder import Family, read_family
 from prunebench.untyped import Call
+
+if TYPE_CHECKING:
+    from prunebench.pruning.conformance import FamilyCase
 
 
 def check_family(folder: Path | str) -> tuple[list[str], int]:
@@ -59,35 +64,35 @@ def check_case(family: Family, number: int) -> Iterator[str]:
         structures = structures_of(case.model(num_hidden_layers=2)).values()
         return list(dict.fromkeys(s.kind for s in structures if s.units > s.least))
 
-    first = list(_said(family, lambda: check_kinds(case)))
+    first = list(_said(family, case.name, partial(check_kinds, case)))
     yield from first
     if first:  # the rest would speak of the same
         return
     kinds = losing()
     for kind in kinds:
-        wrong = list(_said(family, lambda kind=kind: check_entries(case, kind)))  # type: ignore[misc]
-        yield from wrong
-        if not wrong:
-            yield from _said(family, lambda kind=kind: check_masked(case, (kind,)))  # type: ignore[misc]
-    yield from _said(family, lambda: check_gates(case))
-    yield from _said(family, lambda: check_masked(case, tuple(kinds)))
-    yield from _said(family, lambda: _check_saved(case, tuple(kinds)))
+        about = f"{case.name}, {kind}"
+        wrong = list(_said(family, about, partial(check_entries, case, kind)))
+        yield from wrong or _said(family, about, partial(check_masked, case, (kind,)))
+    everything = partial(check_masked, case, tuple(kinds))
+    for check in (partial(check_gates, case), everything, partial(_check_saved, case, kinds)):
+        yield from _said(family, case.name, check)
 
 
-def _check_saved(case: object, kinds: tuple[str, ...]) -> None:
-    """Raise Failure unless a pruned model comes back as it was saved."""
+def _check_saved(case: FamilyCase, kinds: Sequence[str]) -> None:
+    """Raise Failure unless a pruned model comes back as it was saved, and writes with a cache."""
+    import torch
+
     from prunebench.errors import Failure
     from prunebench.models import folders
     from prunebench.models.shapes import byte_tokenizer
     from prunebench.pruning.architectures import structures_of
-    from prunebench.pruning.conformance import FamilyCase, unevenly
+    from prunebench.pruning.conformance import unevenly
     from prunebench.pruning.conformance.case import some_tokens
     from prunebench.pruning.structure import Decision
     from prunebench.pruning.surgery import logits, slice_model
 
-    assert isinstance(case, FamilyCase)
     model = case.model()
-    decision = Decision(unevenly(structures_of(model), kinds))
+    decision = Decision(unevenly(structures_of(model), tuple(kinds)))
     uniform = slice_model(model, decision)
     tokens = some_tokens(model)
     expected = logits(model, tokens)
@@ -102,10 +107,22 @@ def _check_saved(case: object, kinds: tuple[str, ...]) -> None:
             f"{case.name}: saved and loaded, logits differ by {difference:.1e}: refresh() must set "
             "all that forward reads from the tensors, and say True only where the config says it"
         )
+    written = [
+        made.generate(
+            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, min_new_tokens=4,
+            do_sample=False, use_cache=cached,
+        )
+        for made, cached in ((model, True), (model, False), (found, True))
+    ]  # fmt: skip
+    if not all(torch.equal(text, written[0]) for text in written):
+        raise Failure(
+            f"{case.name}: a pruned model writes otherwise with a cache than without: refresh() "
+            "must number the layers (layer_idx) and count the heads of each"
+        )
 
 
-def _said(family: Family, check: Callable[[], None]) -> Iterator[str]:
-    """What a check raises: its sentence, or an error with the line of the family's file."""
+def _said(family: Family, about: str, check: Callable[[], None]) -> Iterator[str]:
+    """What a check raises: its sentence, or an error with the family's line or the module."""
     from prunebench.plugins.watch import Watch
 
     try:
@@ -113,6 +130,27 @@ def _said(family: Family, check: Callable[[], None]) -> Iterator[str]:
     except PrunebenchError as error:
         yield str(error)
     except Exception as error:  # a stranger's code may raise anything
-        where = Watch(family.folder, family.folder).line_of(error.__traceback__)
-        place = f" ({where})" if where else ""
-        yield f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if where := Watch(family.folder, family.folder).line_of(error.__traceback__):
+            yield f"{about}: {text} ({where})"
+        elif module := _module_of(error):
+            yield (
+                f"{about}: after the cut, {module} does not fit what it is given ({text}): a "
+                "coupling of its parameters, or of those before it, is missing or wrong"
+            )
+        else:
+            yield f"{about}: {text}"
+
+
+def _module_of(error: Exception) -> str | None:
+    """Path of the innermost module of a model in whose forward an error was raised."""
+    from torch import nn
+
+    chain: list[nn.Module] = []
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            chain.append(module)
+        trace = trace.tb_next
+    return next((p for p, m in chain[0].named_modules() if m is chain[-1]), None) if chain else None

@@ -153,7 +153,7 @@ def assembled(label="random", sparsity=0.5, campaign=None):
     compared = partners(campaign, cell)
     profiled = campaign.profile is not None
     found = gather(campaign.out, cell_facts(campaign, cell), compared, profiled=profiled)
-    return assemble.record_from(campaign.out, found, compared)
+    return assemble.record_from(found, compared)
 
 
 def spec(make, campaign, cell):

@@ -61,7 +61,8 @@ campaign says otherwise. Users report a WikiText2 perplexity of gemma-2b of 649.
 def structures_of(model: PreTrainedModel) -> dict[str, Structure]:
     """Everything that can be removed from `model`: heads and neurons per layer, hidden, layers.
 
-    LayerNorm families have no `hidden`; mixtures of experts have experts per layer, too. Raises Unsupported when the model's family is not listed.
+    LayerNorm families have no `hidden`; mixtures of experts have experts per layer, too. Raises
+    Unsupported when the model's family is not listed.
     """
     found: dict[str, Structure] = family_of(model.config.model_type).structures(model)
     return found

@@ -1,4 +1,4 @@
-"""Gemma, Gemma-2 and Gemma 3 (text): gains are 1 + w, and the embedding is multiplied by sqrt(hidden_size).
+"""Gemma, Gemma-2 and Gemma 3 (text): gains are 1 + w, the embedding is scaled by sqrt(hidden_size).
 
 That factor shrinks with the width, by as much as all writers of the stream must shrink if eps is to
 stay. So the other writers are scaled and the embedding is not, which leaves a tied head exact too.

@@ -68,7 +68,8 @@ def tiny_model(settings: JsonMap, *, seed: int = 0) -> PreTrainedModel:
             parameter.add_(0.3 * torch.randn_like(parameter))
         else:
             parameter.mul_(4.0)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def some_tokens(model: PreTrainedModel) -> Tensor:

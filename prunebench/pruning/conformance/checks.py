@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prunebench.errors import Failure
 from prunebench.pruning.architectures import blocks_of, structures_of
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.conformance.case import FamilyCase, some_tokens
 from prunebench.pruning.conformance.decisions import unevenly
 from prunebench.pruning.protection import REASONS
-from prunebench.pruning.budget import Budget
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import count_parameters, cut, logits
 
@@ -45,7 +45,7 @@ def check_kinds(case: FamilyCase) -> None:
 
 
 def check_masked(case: FamilyCase, kinds: tuple[str, ...]) -> None:
-    """Raise Failure unless slicing units of these kinds gives the masked model, and counts right."""
+    """Raise Failure unless slicing units of these kinds gives the masked model and its size."""
     model = case.model()
     structures = structures_of(model)
     budget, decision = Budget(model, structures), Decision(unevenly(structures, kinds))

@@ -15,6 +15,7 @@ from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.conformance.case import FamilyCase, some_tokens
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import logits, masked, slice_model
+from prunebench.untyped import Json, Plain
 
 NOTICED = 1e-4
 """Logits that differ by more than this show that something is wrong."""
@@ -54,7 +55,7 @@ def damaged(structure: Structure) -> Iterator[tuple[str, str | None, Structure]]
         entries = getattr(structure, part)
         for i, entry in enumerate(entries):
             rest = (*entries[:i], *entries[i + 1 :])
-            yield f"{part} without {entry_name(entry)}", None, replace(structure, **{part: rest})
+            yield f"{part} without {entry_name(entry)}", None, _with(structure, part, rest)
     for part in ("couplings", "members"):
         entries = getattr(structure, part)
         for i, entry in enumerate(entries):
@@ -62,7 +63,7 @@ def damaged(structure: Structure) -> Iterator[tuple[str, str | None, Structure]]
             others = (*entries[:i], turned, *entries[i + 1 :])
             parameter = getattr(entry, "parameter", None)
             what = f"the index of {entry_name(entry)} turned round"
-            yield what, parameter, replace(structure, **{part: others})
+            yield what, parameter, _with(structure, part, others)
     if structure.numbers:
         yield f"numbers {structure.numbers} forgotten", None, replace(structure, numbers=None)
 
@@ -76,11 +77,18 @@ def entry_name(entry: object) -> str:
     return f"{place} ({side})" if side is not None else str(place)
 
 
+def _with(structure: Structure, part: str, entries: tuple[Plain, ...]) -> Structure:
+    """The structure with other entries in one of its fields."""
+    changes: Json = {part: entries}
+    return replace(structure, **changes)
+
+
 def _telling(structure: Structure) -> Iterator[Decision]:
-    """Decisions that show every entry of a structure at work: each unit leaves in one of them."""
+    """Decisions that show every entry of a structure at work."""
     units = structure.units
     if units <= structure.least:
         raise Failure(f"{structure.name}: its {units} units all stay; give the case more of them")
+    kept: list[tuple[int, ...]]
     if structure.kind == "layers":  # together they drop every layer
         kept = [(0,), (1,)]
     else:

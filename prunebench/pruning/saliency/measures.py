@@ -69,7 +69,7 @@ def channel_sums(
 ) -> dict[tuple[str, int], Tensor]:
     """Each measure's sum over every channel of a weight [rows, columns] or gain [rows].
 
-    Also of the experts' weights [experts, rows, columns], whose channels lie along any of the three.
+    Also of experts' weights [experts, rows, columns], whose channels lie along any of the three.
     Returns {(measure, dim): Tensor [weight.shape[dim]]} in fp32. `squares` is the mean over samples
     of squared gradients; left out, it is the square of `gradient` (one sample).
     """
