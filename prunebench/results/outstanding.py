@@ -246,13 +246,25 @@ def _plan_tables(
 
 def _same_spec(job: Job, spec: Json | None) -> bool:
     """Whether a result is of the job as it is planned; keys that are new have their defaults."""
-    planned = job.spec.model_dump(mode="json")
-    if spec is None or spec == planned:
-        return spec is not None
+    if spec is None:
+        return False
+    planned = _without_places(job.spec.model_dump(mode="json"))
     try:
-        return type(job.spec).model_validate(spec).model_dump(mode="json") == planned
+        told = type(job.spec).model_validate(spec).model_dump(mode="json")
     except ValueError:
         return False
+    return _without_places(told) == planned
+
+
+def _without_places(spec: Json) -> Json:
+    """A spec without the folders of what it names by content, too: they may have moved."""
+    told = {**spec, **({"plugins": None} if "plugin_sha256" in spec else {})}
+    model, data = spec.get("model") or {}, spec.get("data") or {}
+    if model.get("identity"):
+        told["model"] = {**model, "source": None}
+    if data.get("inputs"):
+        told["data"] = {**data, "root": None}
+    return told
 
 
 def _read(path: Path, job: Job) -> Left:

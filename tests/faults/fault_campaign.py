@@ -16,8 +16,9 @@ import yaml
 from conftest import make_tiny
 
 from prunebench.campaign import config, inputs
-from prunebench.campaign.config import Campaign, portable
+from prunebench.campaign.config import Campaign
 from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.reading import portable
 from prunebench.jobs import evaluate, profile, prune, recover, work
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
@@ -93,16 +94,16 @@ def planned() -> dict[str, str]:
     """What a dry run would list: output below the campaign's folder -> why."""
     campaign = load()
     raw = yaml.safe_load(Path("campaign.yaml").read_text())
-    found = outstanding.plan(campaign, portable(raw)).reasons
+    found = outstanding.plan(campaign, portable(raw, Path())).reasons
     return {str(path.relative_to(campaign.out.root)): why for path, why in found.items()}
 
 
 def call() -> Outcome:
     """Run what is outstanding, as Snakemake does; nothing where nothing is."""
     campaign, raw = load(), yaml.safe_load(Path("campaign.yaml").read_text())
-    plan, ran = outstanding.plan(campaign, portable(raw)), Counter[str]()
+    plan, ran = outstanding.plan(campaign, portable(raw, Path())), Counter[str]()
     if plan.reasons:
-        write_text(campaign.out.campaign, yaml.safe_dump(portable(raw), sort_keys=True))
+        write_text(campaign.out.campaign, yaml.safe_dump(portable(raw, Path()), sort_keys=True))
     for path, job in outstanding.jobs_of(campaign).items():
         if path not in plan:
             continue
