@@ -17,7 +17,7 @@ from prunebench.campaign.parts import SuiteRun
 from prunebench.campaign.settings import Recovery
 from prunebench.cli import main
 from prunebench.errors import Unsupported
-from prunebench.estimate import Assumptions, plan_rows, plan_text, sizes_of, stages
+from prunebench.estimate import Assumptions, cpu, gpu, plan_rows, plan_text, sizes_of, stages
 from prunebench.estimate.sizes import count, lora_parameters
 from prunebench.estimate.table import PlanRow
 from prunebench.evaluation.perplexity import losses
@@ -199,12 +199,43 @@ def test_a_shared_pruning_is_counted_once_and_jobs_are_those_of_the_row():
     assert rows["pythia-70m", "llm_pruner"].cells == 2
 
 
+def test_a_processor_counts_its_process_and_float32_and_the_share_of_the_blocks():
+    raw = {**copy.deepcopy(CAMPAIGN), "sparsity_of": "decoder"}
+    campaign = config.build(raw, file="toy.yaml", check_files=False)
+    machine = cpu(1, tflops=0.05)
+    rows = {r.label: r for r in plan_rows(campaign, Assumptions(machine))}
+    blocks, parameters = 6 * (12 * 512**2 + 13 * 512), 70_426_624
+    removed = (0.2 + 0.5) * blocks / parameters
+    expected = 4 * parameters * (2 - removed) / 1e9
+    assert rows["llm_pruner"].disk_gb == pytest.approx(expected, rel=1e-4)
+    assert rows["dense"].memory_gib["prune"] * 2**30 > 4 * parameters + machine.process_bytes
+    tuned = rows["llm_pruner+lora"]
+    assert tuned.minutes["recover"] > 60 * 12  # two epochs of Alpaca at 50 GFLOP/s
+
+
+def test_the_processor_at_hand_is_timed():
+    found = cpu(1)
+    assert found.is_cpu and 1e-4 < found.tflops < 10
+    assert cpu(1, tflops=2.0).tflops == 2.0
+
+
+def test_the_text_for_a_processor_says_what_mem_mb_should_be(tmp_path, capsys):
+    import yaml
+
+    file = tmp_path / "toy.yaml"
+    file.write_text(yaml.safe_dump({**CAMPAIGN, "resources": {"mem_mb": 100}}))
+    assert main(["plan", str(file), "--device", "cpu", "--tflops", "0.05"]) == 0
+    shown = capsys.readouterr().out
+    assert "50 GFLOP/s sustained by a job" in shown and "recover min" in shown
+    assert "GPU" not in shown and "resources.mem_mb is 100; set it to " in shown
+
+
 def test_hours_follow_from_tokens_and_the_arithmetic_of_the_card():
     sizes, model = shape_sizes("llama-7b")
     settings = RecoverySettings.from_config({"preset": "llm-pruner", "tokens": 10_000_000})
     stage = stages.recover(sizes, settings, 0, 10_000_000, 1.0)
     assert stage.operations == pytest.approx(1.36 * 1e7 * 4 * sizes.active)
-    slow, fast = stage.seconds(Assumptions(tflops=75)), stage.seconds(Assumptions(tflops=150))
+    slow, fast = stage.seconds(gpu(75)), stage.seconds(gpu(150))
     assert slow - fast == pytest.approx(stage.operations / 150e12)
     recovery = Recovery({"instructions": "alpaca"})
     epochs = RecoverySettings.from_config({"preset": "llm-pruner"})
@@ -298,4 +329,4 @@ def test_the_text_marks_every_figure_as_an_estimate(tmp_path, capsys):
     assert [f for f in figures if f.startswith("~")] != []
     assert "? other: no shape is known" in shown and "300 TFLOP/s" in shown
     assert "total of 9 cells" in shown
-    assert plan_text(file, Assumptions(tflops=300)) + "\n" == shown
+    assert plan_text(file, tflops=300) + "\n" == shown

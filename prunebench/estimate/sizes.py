@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from prunebench.recovery import RecoverySettings
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}  # auto: as on a GPU
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+AUTO_BYTES = {"cpu": 4, "cuda": 2}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Sizes:
     """Sizes of a dense model.
 
     parameters     all of them, a tied weight once
+    decoder        those of the decoder blocks
     active         those that a token is multiplied with: all but an embedding that is only read
     inputs         input features of all Linears in the decoder blocks together, per token
     outputs        the same for their output features
@@ -34,6 +36,7 @@ class Sizes:
     """
 
     parameters: int
+    decoder: int
     active: int
     inputs: int
     outputs: int
@@ -49,13 +52,14 @@ class Sizes:
         return self.parameters * self.dtype_bytes
 
 
-def sizes_of(entry: Model) -> tuple[Sizes, PreTrainedModel]:
+def sizes_of(entry: Model, device: str = "cuda") -> tuple[Sizes, PreTrainedModel]:
     """Sizes of a campaign's model and the model on the meta device, without its weights or network.
 
+    `device`: "cuda" or "cpu", which decides what type `auto` stands for.
     Raises Unsupported when no shape is known for it.
     """
     model = empty_model(_config(entry))
-    return count(model, DTYPE_BYTES[entry.dtype]), model
+    return count(model, DTYPE_BYTES.get(entry.dtype, AUTO_BYTES[device])), model
 
 
 def count(model: PreTrainedModel, dtype_bytes: int) -> Sizes:
@@ -70,6 +74,7 @@ def count(model: PreTrainedModel, dtype_bytes: int) -> Sizes:
     active = decode_weight_bytes(model) * some.numel() // tensor_bytes(some)
     return Sizes(
         parameters=size(model)["parameters"],
+        decoder=sum(parameter.numel() for parameter in blocks.parameters()),
         active=active,
         inputs=sum(linear.in_features for linear in linears),
         outputs=sum(linear.out_features for linear in linears),

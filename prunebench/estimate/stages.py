@@ -1,4 +1,4 @@
-"""The formulas: memory and time of each stage of a cell, on one GPU.
+"""The formulas: memory and time of each stage of a cell, on one GPU or on a processor.
 
 Coefficients of activations are bytes for each token and feature. They were fitted to what the
 stages of this suite allocate on small models, and the tests compare them anew (b: bytes of a
@@ -8,12 +8,14 @@ length (eager attention and ALiBi need more).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prunebench.campaign.parts import Profile, SuiteRun
 from prunebench.campaign.settings import Recovery
 from prunebench.errors import Unsupported
+from prunebench.estimate.machine import Machine, gpu
 from prunebench.estimate.sizes import Sizes
 from prunebench.evaluation.perplexity import TOKENS_PER_BATCH
 from prunebench.evaluation.protocols import Protocol
@@ -25,8 +27,8 @@ TRAINED_BYTES = 16
 """Of a trained parameter: fp32 value, gradient and AdamW's two moments."""
 REDUCED_BYTES = 12
 """Of the one weight whose gradient is being reduced: the gradient and fp32 products."""
-PADDING = 1.36
-"""Tokens with padding / tokens: Alpaca in micro-batches of 4, cut at 256 tokens."""
+PADDING_OF_TWO = 0.18
+"""What each doubling of a micro-batch adds to tokens with padding / tokens: Alpaca, cut at 256."""
 CHARACTERS_PER_TOKEN = 3.7
 CORPUS_CHARACTERS = {
     ("wikitext2", "test"): 1.26e6,
@@ -52,38 +54,41 @@ SUITE_ITEMS = {
     "generation/pat14": 39_700,
 }
 SUITE_TASKS = {"zeroshot/7": 7, "zeroshot/pat14": 14, "generation/5": 5, "generation/pat14": 14}
-JOB_S = 30.0
-"""Start of a process and its imports."""
-DISK_BYTES_PER_S = 1e9
-DECODE_STEP_S = 0.03
-"""One token through a PyTorch decoder: bound by launches, hardly by the model's size."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
     """What the shapes do not tell.
 
-    tflops          arithmetic that the GPU sustains, 10^12 operations per second
+    machine         what the jobs run on
     example_tokens  mean tokens of a tuning example
     """
 
-    tflops: float = 150.0
+    machine: Machine = field(default_factory=gpu)
     example_tokens: int = 150
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One job: peak device memory, operations, bytes read and written, and other seconds."""
+    """One job: bytes of its tensors at their peak, operations, bytes read and written, steps.
+
+    `steps`: tokens that are decoded one by one, each of them launches without much arithmetic.
+    """
 
     memory_bytes: float
     operations: float = 0.0
     traffic_bytes: float = 0.0
-    other_s: float = 0.0
+    steps: float = 0.0
 
-    def seconds(self, assumptions: Assumptions) -> float:
-        """Wall time of the job."""
-        arithmetic_s = self.operations / (assumptions.tflops * 1e12)
-        return JOB_S + arithmetic_s + self.traffic_bytes / DISK_BYTES_PER_S + self.other_s
+    def seconds(self, machine: Machine) -> float:
+        """Wall time of the job, with nothing beside it."""
+        arithmetic_s = self.operations / (machine.tflops * 1e12)
+        traffic_s = self.traffic_bytes / machine.disk_bytes_per_s
+        return machine.start_s + arithmetic_s + traffic_s + self.steps * machine.decode_step_s
+
+    def peak_bytes(self, machine: Machine) -> float:
+        """Peak memory of the device; on a processor, of the process."""
+        return self.memory_bytes + machine.process_bytes
 
 
 def load_only(sizes: Sizes) -> Stage:
@@ -122,9 +127,14 @@ def recover(
     weights = kept * sizes.weight_bytes
     return Stage(
         weights + TRAINED_BYTES * lora + activations,
-        operations=PADDING * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
+        operations=padded(settings.micro_batch) * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
         traffic_bytes=2 * weights,
     )
+
+
+def padded(micro_batch: int) -> float:
+    """Tokens with padding / tokens of a tuning: 1 for single sequences, 1.36 for four at once."""
+    return 1.0 + PADDING_OF_TWO * math.log2(micro_batch)
 
 
 def recovery_tokens(
@@ -184,12 +194,12 @@ def profile(sizes: Sizes, settings: Profile, kept: Sequence[float]) -> Stage:
     values = max(p.batch * ((p.prompt + p.new) * sizes.cache + p.prompt * block) for p in points)
     work = sizes.dtype_bytes * values
     weights = sum(kept) * sizes.weight_bytes
-    prompts = sum(p.batch * p.prompt for p in points)
+    tokens = sum(p.batch * (p.prompt + p.new) for p in points)
     return Stage(
         weights + work,
-        operations=2.0 * sum(kept) * sizes.active * prompts * rounds,
+        operations=2.0 * sum(kept) * sizes.active * tokens * rounds,
         traffic_bytes=weights,
-        other_s=DECODE_STEP_S * rounds * len(kept) * sum(p.new for p in points),
+        steps=rounds * len(kept) * sum(p.new for p in points),
     )
 
 

@@ -1,19 +1,17 @@
-"""A campaign's plan as rows and as text."""
+"""A campaign's plan as rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from prunebench.campaign.config import Campaign, Cell, build
+from prunebench.campaign.config import Campaign, Cell
 from prunebench.campaign.rows import Row
 from prunebench.campaign.specs import profiled_cells
 from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
 from prunebench.estimate.stages import Assumptions, Stage
-from prunebench.files import read_yaml
 from prunebench.untyped import Module
 
 GIB, GB = 2**30, 1e9
@@ -30,7 +28,8 @@ class PlanRow:
 
     weight_gib  of the dense model
     memory_gib  job -> peak of the largest cell; jobs that the row has not are left out
-    hours       GPU hours of all its jobs; a pruning that two rows share is in the first of them
+    minutes     job -> wall time of the longest cell
+    hours       of all its jobs; a pruning that two rows share is in the first of them
     disk_gb     what stays on disk afterwards
     reason      why there is no estimate; the figures are empty then
     """
@@ -41,6 +40,7 @@ class PlanRow:
     parameters: int | None = None
     weight_gib: float = 0.0
     memory_gib: Mapping[str, float] = field(default_factory=dict)
+    minutes: Mapping[str, float] = field(default_factory=dict)
     hours: float = 0.0
     disk_gb: float = 0.0
     reason: str | None = None
@@ -60,7 +60,7 @@ def plan_rows(campaign: Campaign, assumptions: Assumptions) -> list[PlanRow]:
             if cell.model == name:
                 cells[cell.label].append(cell)
         try:
-            model = _Model(campaign, *sizes_of(entry))
+            model = _Model(campaign, *sizes_of(entry, assumptions.machine.device))
         except (Unsupported, Invalid) as error:
             rows += [
                 PlanRow(name, label, len(own), reason=str(error)) for label, own in cells.items()
@@ -80,6 +80,11 @@ class _Model:
     sizes: Sizes
     empty: Module  # the model on the meta device
 
+    def kept(self, cell: Cell) -> float:
+        """Share of all parameters that a cell keeps."""
+        sizes, of = self.sizes, self.campaign.sparsity_of
+        return 1.0 - cell.sparsity * (sizes.decoder / sizes.parameters if of == "decoder" else 1.0)
+
 
 def _row(
     model: _Model, row: Row, cells: list[Cell], assumptions: Assumptions, *, first: bool
@@ -89,15 +94,19 @@ def _row(
         jobs = list(_jobs(model, row, cells, assumptions, first=first))
     except (Invalid, Unsupported) as error:  # targets that the family has not, data of unknown size
         return replace(base, reason=str(error))
+    machine = assumptions.machine
     memory: dict[str, float] = {}
+    minutes: dict[str, float] = {}
     for name, stage, _ in jobs:
-        memory[name] = max(memory.get(name, 0.0), stage.memory_bytes / GIB)
+        memory[name] = max(memory.get(name, 0.0), stage.peak_bytes(machine) / GIB)
+        minutes[name] = max(minutes.get(name, 0.0), stage.seconds(machine) / 60)
     return replace(
         base,
         parameters=model.sizes.parameters,
         weight_gib=model.sizes.weight_bytes / GIB,
         memory_gib=memory,
-        hours=sum(stage.seconds(assumptions) for _, stage, _ in jobs) / 3600,
+        minutes=minutes,
+        hours=sum(stage.seconds(machine) for _, stage, _ in jobs) / 3600,
         disk_gb=sum(disk for _, _, disk in jobs) / GB,
     )
 
@@ -109,7 +118,7 @@ def _jobs(
     campaign, sizes = model.campaign, model.sizes
     plugin = campaign.plugins[row.method]
     for cell in cells:
-        kept = 1.0 - cell.sparsity
+        kept = model.kept(cell)
         saved = kept * sizes.weight_bytes
         if first:
             changed = not plugin.unpruned
@@ -119,18 +128,18 @@ def _jobs(
         measured = stages.evaluate(sizes, campaign.perplexity, campaign.asked, kept)
         yield "evaluate", measured, 0.0
     if campaign.profile and first and not plugin.unpruned:
-        own = sorted({1.0 - cell.sparsity for cell in cells}, reverse=True)
+        own = sorted({model.kept(cell) for cell in cells}, reverse=True)
         timed = stages.profile(sizes, campaign.profile, own)
-        whole = stages.profile(sizes, campaign.profile, _together(campaign, cells[0].model))
+        whole = stages.profile(sizes, campaign.profile, _together(model, cells[0].model))
         yield "profile", replace(timed, memory_bytes=whole.memory_bytes), 0.0
 
 
-def _together(campaign: Campaign, model: str) -> list[float]:
+def _together(model: _Model, name: str) -> list[float]:
     """What is kept of the models that lie on the device at once: the largest group of a profile."""
-    assert campaign.profile is not None  # the caller asked
-    cells = profiled_cells(campaign, model)
-    kept = [1.0, *sorted((1.0 - c.sparsity for c in cells if c.sparsity > 0), reverse=True)]
-    return kept[: campaign.profile.together]
+    assert model.campaign.profile is not None  # the caller asked
+    pruned = [cell for cell in profiled_cells(model.campaign, name) if cell.sparsity > 0]
+    kept = [1.0, *sorted(map(model.kept, pruned), reverse=True)]
+    return kept[: model.campaign.profile.together]
 
 
 def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> Stage:
@@ -155,69 +164,3 @@ def _recover(model: _Model, kept: float, assumptions: Assumptions) -> Stage:
     return stages.recover(
         model.sizes, settings, lora_parameters(model.empty, settings), tokens, kept
     )
-
-
-def plan_text(file: Path, assumptions: Assumptions) -> str:
-    """The plan of a campaign file, for reading. Models and data need not be there."""
-    from tabulate import tabulate
-
-    campaign = build(read_yaml(file), file=str(file), check_files=False)
-    rows = plan_rows(campaign, assumptions)
-    head = ["model", "parameters", "row", "cells", *(f"{job} GiB" for job in JOBS)]
-    head += ["cells on", "profile on", "GPU h", "disk GB"]
-    table = tabulate([_line(row) for row in rows], head, "simple", disable_numparse=True)
-    lines = [f"{file}: estimates from shapes, not measurements", "", table, ""]
-    return "\n".join([*lines, *_totals(rows), *_unknown(rows), *_notes(campaign, assumptions)])
-
-
-def _line(row: PlanRow) -> list[str]:
-    if row.reason:
-        return [row.model, "?", row.label, str(row.cells), *["?"] * (len(JOBS) + 4)]
-    memory = [f"~{row.memory_gib[job]:.1f}" if job in row.memory_gib else "-" for job in JOBS]
-    cards = [_card(row.card_gb(*CELL_JOBS))]
-    cards.append(_card(row.card_gb("profile")) if "profile" in row.memory_gib else "-")
-    figures = [f"~{row.hours:.1f}", f"~{row.disk_gb:.1f}"]
-    return [row.model, f"{row.parameters:,}", row.label, str(row.cells), *memory, *cards, *figures]
-
-
-def _card(gb: int | None) -> str:
-    return f"{gb} GB" if gb else f"> {max(CARDS_GIB)} GB"
-
-
-def _totals(rows: list[PlanRow]) -> list[str]:
-    known = [row for row in rows if row.reason is None]
-    if not known:
-        return ["total: nothing could be estimated"]
-    cells = sum(row.cells for row in known)
-    hours, disk = sum(row.hours for row in known), sum(row.disk_gb for row in known)
-    weights = {row.model: row.weight_gib for row in known}
-    cards = [row.card_gb(*CELL_JOBS) for row in known]
-    return [
-        f"total of {cells} cells: ~{hours:.0f} GPU h, ~{disk:.0f} GB of results beside "
-        f"~{sum(weights.values()) * GIB / GB:.0f} GB of models",
-        f"all cells fit on cards of {_card(None if None in cards else max(filter(None, cards)))}; "
-        f"host memory: ~{max(weights.values()):.0f} GiB and a few more (weights pass through it)",
-    ]
-
-
-def _unknown(rows: list[PlanRow]) -> list[str]:
-    reasons: dict[str, list[str]] = {}
-    for row in rows:
-        if row.reason:
-            reasons.setdefault(f"{row.model}: {row.reason}", []).append(row.label)
-    return [f"? {reason} (rows {', '.join(labels)})" for reason, labels in reasons.items()]
-
-
-def _notes(campaign: Campaign, assumptions: Assumptions) -> list[str]:
-    unknown = [suite for suite in campaign.suites if suite not in stages.SUITE_TOKENS]
-    return [
-        *(f"? suite {suite}: its size is not known, its time not counted" for suite in unknown),
-        "",
-        f"assumed: {assumptions.tflops:g} TFLOP/s sustained; {assumptions.example_tokens} tokens "
-        "for each tuning example where no token budget is given; bfloat16 unless the entry says",
-        "per token: 2 N forward, 4 N with LoRA, 6 N with all gradients (N: parameters in use); "
-        "memory: weights + activations + 16 bytes for each LoRA parameter",
-        "a profile holds all versions of a model at once: set `together` where they do not fit",
-        "not in it: what methods that tune by themselves add to LoRA, waiting, retries; "
-        "docs/paper-reproduction.md has the formulas",
-    ]

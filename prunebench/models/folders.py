@@ -148,17 +148,20 @@ def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: b
     head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
     biases, and has no such rule.
     """
+    from prunebench.models.stock import has_stock_parameters
     from prunebench.pruning.tying import head_is_tied
 
     config = model.config
     config.tie_word_embeddings = head_is_tied(model)
     # What `load` reads itself has the names that parameters have in memory.
     if _accepts(config):
+        uniform = uniform and has_stock_parameters(model)
         model.save_pretrained(folder, save_original_format=uniform)
         return uniform
     heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
+    uniform = uniform and has_stock_parameters(model)
     model.save_pretrained(folder, save_original_format=uniform)
     for key, value in heads.items():
         setattr(config, key, value)
@@ -214,6 +217,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from prunebench.models.stock import gained_biases
     from prunebench.pruning.architectures import refresh, structures_of
     from prunebench.pruning.surgery import sync_features
     from prunebench.pruning.tying import head_name, tie
@@ -232,7 +236,8 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         _fit_members(model, structure, tensors)
     expected = {name for name, _ in model.named_parameters()}
     numbers = {structure.numbers for structure in structures}
-    missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
+    own = numbers | gained_biases(model, tensors)  # what surgery and methods added to the class
+    missing, surplus = expected - set(tensors), set(tensors) - expected - own
     if missing or surplus:
         raise Invalid(
             f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "

@@ -112,6 +112,27 @@ class Structure:
     members: tuple[Members, ...] = ()
     least: int = 1
 
+    @property
+    def consumer(self) -> str:
+        """The module that the units of heads or neurons write into the stream through.
+
+        Raises Invalid for `hidden` and `layers`, which have no such one.
+        """
+        for gate in self.gates:
+            if gate.side == "input":
+                return gate.module
+        raise Invalid(f"{self.name}: only heads and neurons are consumed by one module")
+
+    @property
+    def consumer_index(self) -> Tensor:
+        """Which input features of the consumer each unit owns: [units, width]."""
+        name = f"{self.consumer}.weight"
+        return next(c.index for c in self.couplings if c.parameter == name and c.dim == 1)
+
+    def per_unit(self, values: Tensor) -> Tensor:
+        """Values [features] of the consumer's inputs, by unit: [units, width]."""
+        return values[self.consumer_index.to(values.device)]
+
 
 @dataclass(frozen=True)
 class Decision:

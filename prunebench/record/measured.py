@@ -313,6 +313,7 @@ class JobCost(RecordPart):
 
     status: Literal["ok"] = Field("ok", description="ok when it was measured.")
     wall_s: Amount | None = Field(description="Duration of the job's work.")
+    cpu_s: Amount | None = Field(None, description="Processor time of all its threads.")
     attention: str | None = Field(None, description="Attention implementation of the model.")
     dtype: str | None = Field(None, description="Type of its weights.")
     forward_tokens: Count | None = Field(None, description="Tokens through the forward pass.")

@@ -68,6 +68,7 @@ def test_planted_sleep_is_seen():
         pass
     assert slow.report()["wall_s"] >= 0.2
     assert quick.report()["wall_s"] < slow.report()["wall_s"]
+    assert slow.report()["cpu_s"] < slow.report()["wall_s"]
 
 
 def test_report_is_plain_and_each_none_has_a_reason():

@@ -108,7 +108,7 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     write(place, CAMPAIGN, GOOD)  # editing a plugin runs its cells again, and no others
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 1, "evaluate": 1, "check": 1}
+    assert jobs_of(output) == {"prune": 1, "evaluate": 1, "failures": 1}
     assert cell(place, "toy")["status"] == "ok"
 
     code, output = snakemake(place)
@@ -124,7 +124,7 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     write(place, {**CAMPAIGN, "sparsities": [0.3, 0.5]}, GOOD)  # and so does a new sparsity
     code, output = snakemake(place, "--dry-run")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}
+    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "failures": 1}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
     assert weights.stat().st_size == size
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}  # of that model alone
+    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "failures": 1}  # of that model alone
     after = cell(place, "dense", "0")["model"]
     assert after["weights_sha256"] == folders.weights_digest(place / "tiny")
     assert after["weights_sha256"] != before["weights_sha256"]
@@ -224,4 +224,4 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
     text.write_text(text.read_text().replace("item 7", "item x"))
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"evaluate": 4, "leak": 1, "check": 1}
+    assert jobs_of(output) == {"evaluate": 4, "leak": 1, "failures": 1}

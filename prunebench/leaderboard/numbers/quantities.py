@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     for job in ("prune", "recover")
     for name, unit in (
         ("wall_s", "s"),
+        ("cpu_s", "s"),
         ("forward_tokens", "count"),
         ("backward_tokens", "count"),
         ("peak_device_mib", "MiB"),

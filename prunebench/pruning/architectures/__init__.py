@@ -12,11 +12,13 @@ parts.py has what they share. docs/adding-a-model.md says how to add one.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-from prunebench.errors import Unsupported
+from prunebench.errors import Invalid, Unsupported
 from prunebench.modules import stack_at
+from prunebench.pruning.architectures.folder import Family, read_family
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +49,9 @@ FAMILIES = {
 }
 """`model_type` in transformers -> the family file that knows it."""
 
+OUTSIDE: dict[str, Family] = {}
+"""`model_type` -> a family that lies in a folder outside the package; `use` puts it here."""
+
 RELY_ON_BOS = frozenset({"gemma", "gemma2", "gemma3_text"})
 """Families that were trained with BOS in front of everything: their windows begin with it unless a
 campaign says otherwise. Users report a WikiText2 perplexity of gemma-2b of 649.7 without it and of
@@ -74,16 +79,40 @@ def blocks_of(model: nn.Module) -> list[str]:
     return [f"{stack}.{i}" for i in range(len(stack_at(model, stack)))]
 
 
+def use(folder: Path) -> Family:
+    """From now on, models of the types that a family folder is written for are its models.
+
+    Raises Invalid, naming file and key, for a folder that is none, or types that are known here.
+    """
+    family = read_family(folder)
+    if taken := [name for name in family.model_types if name in FAMILIES]:
+        raise Invalid(
+            f"{folder}: model_types: {taken[0]!r} is a family of the project ({FAMILIES[taken[0]]}"
+            ".py); change that, or give your model another type"
+        )
+    OUTSIDE.update(dict.fromkeys(family.model_types, family))
+    return family
+
+
+def is_known(model_type: str) -> bool:
+    """Whether there is a family for this `model_type`."""
+    return model_type in FAMILIES or model_type in OUTSIDE
+
+
 def relies_on_bos(model_type: str) -> bool:
     """Whether a family's models need BOS in front of every input. False for unknown families."""
-    return model_type in RELY_ON_BOS
+    outside = OUTSIDE.get(model_type)
+    return model_type in RELY_ON_BOS or (outside is not None and outside.relies_on_bos)
 
 
 def family_of(model_type: str) -> ModuleType:
     """The family module for a `model_type` of transformers."""
+    if model_type in OUTSIDE:
+        return OUTSIDE[model_type].load()
     if model_type not in FAMILIES:
+        known = ", ".join(sorted({*FAMILIES, *OUTSIDE}))
         raise Unsupported(
-            f"model type {model_type!r} is not supported; known: {', '.join(sorted(FAMILIES))} "
+            f"model type {model_type!r} is not supported; known: {known} "
             "(docs/adding-a-model.md says how to add one)"
         )
     return import_module(f"{__name__}.{FAMILIES[model_type]}")

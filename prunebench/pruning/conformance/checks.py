@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prunebench.errors import Failure
 from prunebench.pruning.architectures import blocks_of, structures_of
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.conformance.case import FamilyCase, some_tokens
 from prunebench.pruning.conformance.decisions import unevenly
 from prunebench.pruning.protection import REASONS
-from prunebench.pruning.selection import Budget
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import count_parameters, cut, logits
 

@@ -14,7 +14,7 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import FAMILIES, structures_of
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.surgery import count_parameters, cut
 from prunebench.recovery import RecoverySettings
 

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget, select
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE, select
 from prunebench.pruning.surgery import count_parameters, slice_model
 
 LLAMA = {
