@@ -78,7 +78,7 @@ def test_the_family_of_the_guide_is_one_that_is_tested():
     source = (folder / "gpt_neox.py").read_text()
     *code, case = fences(guide, "python")
     assert len(code) == 2 and all(fence in source for fence in code)
-    assert case in (REPOSITORY / "tests" / "family_cases.py").read_text()
+    assert case.strip() in (REPOSITORY / "tests" / "family_cases.py").read_text()
     rows = re.findall(r"^\| (`.*`) \| `(\w+)\.py` \|", guide.read_text(), flags=re.M)
     listed = {name: file for names, file in rows for name in re.findall(r"`(\w+)`", names)}
     assert listed == FAMILIES
