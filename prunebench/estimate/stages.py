@@ -73,16 +73,19 @@ class Stage:
     """One job: bytes of its tensors at their peak, operations, bytes read and written, steps.
 
     `steps`: tokens that are decoded one by one, each of them launches without much arithmetic.
+    `tunes`: its passes are those of LoRA tuning.
     """
 
     memory_bytes: float
     operations: float = 0.0
     traffic_bytes: float = 0.0
     steps: float = 0.0
+    tunes: bool = False
 
     def seconds(self, machine: Machine) -> float:
         """Wall time of the job, with nothing beside it."""
-        arithmetic_s = self.operations / (machine.tflops * 1e12)
+        share = machine.tuning_share if self.tunes else 1.0
+        arithmetic_s = self.operations / (share * machine.tflops * 1e12)
         traffic_s = self.traffic_bytes / machine.disk_bytes_per_s
         return machine.start_s + arithmetic_s + traffic_s + self.steps * machine.decode_step_s
 
@@ -129,6 +132,7 @@ def recover(
         weights + TRAINED_BYTES * lora + activations,
         operations=padded(settings.micro_batch) * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
         traffic_bytes=2 * weights,
+        tunes=True,
     )
 
 
