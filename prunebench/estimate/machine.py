@@ -13,9 +13,8 @@ PRODUCT_ROWS = 256
 """Tokens of the timed product: about what a micro-batch of tuning has."""
 ROUNDS = 12
 TUNING_SHARE = 0.57
-"""Of the speed of bare matrix products, what LoRA tuning reaches on a processor, with its many small
-products. Passes without LoRA reach all of it. Both as measured on SmolLM2-135M with one thread.
-"""
+"""Of the speed of bare matrix products, what LoRA tuning reaches on a processor: its products are
+small. Passes without LoRA reach all of it. Both as measured on SmolLM2-135M with one thread."""
 
 
 @dataclass(frozen=True)
