@@ -79,9 +79,7 @@ def check_case(family: Family, number: int) -> Iterator[str]:
 
 
 def _check_saved(case: FamilyCase, kinds: Sequence[str]) -> None:
-    """Raise Failure unless a pruned model comes back as it was saved, and writes with a cache."""
-    import torch
-
+    """Raise Failure unless a pruned model comes back as it was saved."""
     from prunebench.errors import Failure
     from prunebench.models import folders
     from prunebench.models.shapes import byte_tokenizer
@@ -106,18 +104,6 @@ def _check_saved(case: FamilyCase, kinds: Sequence[str]) -> None:
         raise Failure(
             f"{case.name}: saved and loaded, logits differ by {difference:.1e}: refresh() must set "
             "all that forward reads from the tensors, and say True only where the config says it"
-        )
-    written = [
-        made.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, min_new_tokens=4,
-            do_sample=False, use_cache=cached,
-        )
-        for made, cached in ((model, True), (model, False), (found, True))
-    ]  # fmt: skip
-    if not all(torch.equal(text, written[0]) for text in written):
-        raise Failure(
-            f"{case.name}: a pruned model writes otherwise with a cache than without: refresh() "
-            "must number the layers (layer_idx) and count the heads of each"
         )
 
 
