@@ -28,7 +28,8 @@ IMPORTS = (
     *(f"prunebench.jobs.{kind}" for kind in ("prune", "recover", "evaluate")),
     *("prunebench.evaluation.zeroshot.harness", "prunebench.recovery.loop", "accelerate"),
 )
-READY_S = 60.0
+READY_S = 180.0
+"""How long a job waits for it: on a busy machine imports take minutes."""
 Server = subprocess.Popen[bytes]
 
 

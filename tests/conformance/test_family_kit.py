@@ -52,7 +52,6 @@ WRONG = {
     "a name of the class is wrong": (
         "layer.mlp.c_proj", "layer.mlp.c_pro", ("AttributeError", "starcoder2/family.py:"),
     ),
-    "layers have their old numbers": ("attention.layer_idx = i", "pass", ("(layer_idx)",)),
     "layers are not counted anew": (
         "config.num_hidden_layers = len(layers)", "pass", ("layers",),
     ),

@@ -94,7 +94,13 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     code, output = snakemake(place)
     assert code != 0, output
     [lost] = [line for line in output.splitlines() if "✗" in line]
-    assert "failed while pruning: ValueError: the paper | did not say how" in lost
+    assert "failed while pruning: ValueError: the paper | did not say how (toy/method.py:2)" in lost
+    log = "cells/tiny/toy/0.3/seed0/prune.log"  # the terminal, the table and the page name it
+    assert lost.endswith(f"; log: results/toy/{log}")
+    assert f"(toy/method.py:2); log: results/toy/{log}" in output
+    assert "raise ValueError" in (place / "results" / "toy" / log).read_text()
+    for view in ("failures.md", "index.html"):
+        assert log in (place / "results" / "toy" / view).read_text(), view
     assert sum("✓ tiny  " in line for line in output.splitlines()) == 2
     assert "Select jobs" not in output and "\x1b" not in output
     assert "`prunebench retry results/toy` lets them run again" in output
