@@ -76,8 +76,9 @@ def test_the_family_of_the_guide_is_one_that_is_tested():
     guide = REPOSITORY / "docs" / "adding-a-model.md"
     folder = REPOSITORY / "prunebench" / "pruning" / "architectures"
     source = (folder / "gpt_neox.py").read_text()
-    code = fences(guide, "python")
+    *code, case = fences(guide, "python")
     assert len(code) == 2 and all(fence in source for fence in code)
+    assert case.strip() in (REPOSITORY / "tests" / "family_cases.py").read_text()
     rows = re.findall(r"^\| (`.*`) \| `(\w+)\.py` \|", guide.read_text(), flags=re.M)
     listed = {name: file for names, file in rows for name in re.findall(r"`(\w+)`", names)}
     assert listed == FAMILIES

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from prunebench.plugins.description import Plugin
 from prunebench.pruning.selection import TOLERANCE
 from prunebench.testing.trials import CALIBRATION, MEMORY_MB, SECONDS, TOKENS, Trial
+from prunebench.untyped import Json
 
 Problem = tuple[str, str]
 
@@ -121,14 +122,14 @@ def _target(trial: Trial) -> Iterator[Problem]:
         )
 
 
-def _read_back(trial: Trial, back: dict[str, object]) -> Iterator[Problem]:
-    (here, there), (kind, loaded) = back["parameters"], back["types"]  # type: ignore[misc]
+def _read_back(trial: Trial, back: Json) -> Iterator[Problem]:
+    (here, there), (kind, loaded) = back["parameters"], back["types"]
     advice = "leave plain weights: no hooks, no patched forward, no new parameters"
     if here != there:
         yield "saved", f"{trial}: {here:,} parameters in memory, {there:,} when loaded; {advice}"
     elif kind != loaded:
         yield "saved", f"{trial}: {kind} in memory, {loaded} when loaded; convert it back"
-    elif not back["difference"] <= back["tolerance"]:  # type: ignore[operator]
+    elif not back["difference"] <= back["tolerance"]:
         yield (
             "saved",
             (

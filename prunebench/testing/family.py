@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid, PrunebenchError
 from prunebench.pruning.architectures.folder import Family, read_family
-from prunebench.untyped import Call
+from prunebench.untyped import Call, Foreign
 
 if TYPE_CHECKING:
     from prunebench.pruning.conformance import FamilyCase
@@ -108,12 +108,9 @@ def _check_saved(case: FamilyCase, kinds: Sequence[str]) -> None:
             "all that forward reads from the tensors, and say True only where the config says it"
         )
     written = [
-        made.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=4, min_new_tokens=4,
-            do_sample=False, use_cache=cached,
-        )
+        _write(made, tokens, cached=cached)
         for made, cached in ((model, True), (model, False), (found, True))
-    ]  # fmt: skip
+    ]
     if not all(torch.equal(text, written[0]) for text in written):
         raise Failure(
             f"{case.name}: a pruned model writes otherwise with a cache than without: refresh() "
@@ -154,3 +151,17 @@ def _module_of(error: Exception) -> str | None:
             chain.append(module)
         trace = trace.tb_next
     return next((p for p, m in chain[0].named_modules() if m is chain[-1]), None) if chain else None
+
+
+def _write(model: Foreign, tokens: Foreign, *, cached: bool) -> Foreign:
+    """Four tokens after each of `tokens` [batch, length], greedily."""
+    import torch
+
+    return model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=4,
+        min_new_tokens=4,
+        do_sample=False,
+        use_cache=cached,
+    )

@@ -44,7 +44,9 @@ test_a_good_family_passes = family_tests(str(FAMILY))
 
 WRONG = {
     "a coupling is missing": (
-        'reads=("c_fc",)', "reads=()", ("neurons: after the cut, model.layers.", ".mlp.c_proj does not fit")
+        'reads=("c_fc",)',
+        "reads=()",
+        ("neurons: after the cut, model.layers.", ".mlp.c_proj does not fit"),
     ),
     "a name is wrong": ("f\"{STACK}.{i}.mlp\"", "f\"{STACK}.{i}.ml\"", ("AttributeError", "ml")),
     "a name of the class is wrong": (
