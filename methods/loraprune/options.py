@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from prunebench import Invalid
-from prunebench.pruning.protection import depth
 from prunebench.pruning.structure import Structure
 from prunebench.untyped import Json, JsonMap, Passed
 
@@ -95,7 +94,7 @@ class LoRAPruneOptions:
 
     def scored(self, structures: Mapping[str, Structure]) -> dict[str, Structure]:
         """The heads and neurons of all layers that are not protected. Raises Invalid for none."""
-        layers = depth(structures)
+        layers = structures["layers"].units
         first, last = self.protected(layers)
         prunable = range(first, layers - last)
         chosen = {

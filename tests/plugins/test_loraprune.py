@@ -16,8 +16,7 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.budget import Budget
-from prunebench.pruning.selection import TOLERANCE
+from prunebench.pruning.selection import TOLERANCE, Budget
 from prunebench.pruning.surgery import count_parameters, cut, logits, masked
 from prunebench.recovery import RecoverySettings
 

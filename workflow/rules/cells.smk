@@ -4,7 +4,7 @@
 
 rule prune:
     input:
-        lambda wildcards: due(own(wildcards).prune, *world()),
+        demo_inputs,
         matched=matched,
     output:
         CELL.prune,
@@ -21,14 +21,12 @@ rule prune:
         spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
 rule recover:
     input:
-        lambda wildcards: due(own(wildcards).recover, *world()),
-        stage=lambda wildcards: due(own(wildcards).recover, pruned(wildcards)),
+        pruned,
     output:
         CELL.recover,
     log:
@@ -43,15 +41,13 @@ rule recover:
     params:
         spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench recover {input.stage} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        "prunebench recover {input} --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
 rule evaluate:
     input:
-        lambda wildcards: due(own(wildcards).evaluate, *world()),
-        stage=stage,
+        stage,
     output:
         CELL.evaluate,
     log:
@@ -66,9 +62,8 @@ rule evaluate:
     params:
         spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench evaluate {input.stage} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        "prunebench evaluate {input} --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
 # On a CPU these jobs take all cores, on a GPU the GPU: nothing else runs beside what is timed.
@@ -87,8 +82,7 @@ rule step:
         spec=lambda wildcards: specs.step_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench step --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
 
 
 rule profile:
@@ -108,5 +102,4 @@ rule profile:
         spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model).model_dump_json(),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"

@@ -4,20 +4,24 @@
 # Text that is evaluated on must not have been trained on: looked for once for all cells.
 rule leak:
     input:
-        lambda wildcards: due(OUT.leak, *world()),
+        WORLD if campaign.source == "demo" else [],
     output:
         OUT.leak,
     log:
         OUT.leak.with_suffix(".log"),
     params:
         folder=OUT.root,
+        texts=lambda wildcards: specs.leak_spec(campaign).model_dump_json(),
     shell:
         "prunebench leak {params.folder} 2> {log}"
 
 
 rule leaderboard:
     input:
-        measured,
+        OUT.leak,
+        evaluations(),
+        profiles(),
+        steps(),
     output:
         report(
             OUT.view("index.html"),
@@ -62,16 +66,17 @@ rule leaderboard:
         OUT.view("leaderboard.log"),
     params:
         folder=OUT.root,
+        campaign=hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode()).hexdigest(),
     shell:
         "prunebench leaderboard {params.folder} 2> {log}"
 
 
-rule failures:
+rule check:
     input:
-        lambda wildcards: due(OUT.complete, OUT.view("leaderboard.md")),
+        OUT.view("leaderboard.md"),
     output:
         touch(OUT.complete),
     params:
         folder=OUT.root,
     shell:
-        "prunebench failures {params.folder}"
+        "prunebench check {params.folder}"

@@ -20,16 +20,12 @@ SHOWN_PACKAGES = ("torch", "transformers", "peft", "lm_eval")
 
 @dataclass(frozen=True)
 class Loss:
-    """Something that was not measured: a cell, or (`part` set) a part of cells that are ok.
-
-    log  of the job that failed, from the campaign's folder on, where there is one
-    """
+    """Something that was not measured: a cell, or (`part` set) a part of cells that are ok."""
 
     cells: tuple[str, ...]
     status: str
     reason: str
     part: str = ""
-    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def gather(collected: Collected) -> Facts:
         devices=_unique(q.device for q in collected.quantities if q.device),
         protocols=tuple(_protocols(collected.quantities)),
         lost_cells=tuple(
-            Loss((cell_name(record),), record.status, record.reason or "", log=record.log or "")
+            Loss((cell_name(record),), record.status, record.reason or "")
             for record in records
             if record.status != "ok"
         ),

@@ -15,8 +15,7 @@ from prunebench.untyped import JsonMap, Plain
 def record_text(record: Record) -> str:
     """The record as a few short tables."""
     reason = f": {record.reason}" if record.reason else ""
-    log = f"; log: {record.log}" if record.log else ""
-    blocks = [formats.one_line(f"{cell_name(record)}: {record.status}{reason}{log}")]
+    blocks = [formats.one_line(f"{cell_name(record)}: {record.status}{reason}")]
     blocks.append(_pairs(cell_facts(record)))
     if record.status == "ok":
         blocks.append(_numbers(record))
