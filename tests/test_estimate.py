@@ -219,6 +219,18 @@ def test_the_processor_at_hand_is_timed():
     assert cpu(1, tflops=2.0).tflops == 2.0
 
 
+@pytest.mark.parametrize("tflops", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_speed_in_which_nothing_ends_is_refused_in_one_line(tmp_path, capsys, device, tflops):
+    import yaml
+
+    file = tmp_path / "toy.yaml"
+    file.write_text(yaml.safe_dump(CAMPAIGN))
+    assert main(["plan", str(file), "--device", device, f"--tflops={tflops}"]) == 1
+    out, error = capsys.readouterr()
+    assert out == "" and error == f"prunebench: tflops: expected a positive number, got {tflops}\n"
+
+
 def test_the_text_for_a_processor_says_what_mem_mb_should_be(tmp_path, capsys):
     import yaml
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prunebench.errors import Invalid
 from prunebench.units import MIB
 
 GPU_TFLOPS = 150.0
@@ -22,7 +24,7 @@ class Machine:
     """Speed and fixed costs of what a job runs on.
 
     device            "cuda", or "cpu": its memory is the host's then, and weights are float32
-    tflops            arithmetic that it sustains, 10^12 operations per second
+    tflops            arithmetic that it sustains, 10^12 operations per second; positive
     process_bytes     memory of a process before it holds a model
     start_s           from the start of a job to its first pass
     disk_bytes_per_s  reading and writing of weights
@@ -38,6 +40,11 @@ class Machine:
     decode_step_s: float
     tuning_share: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raise Invalid for a speed in which nothing would ever end."""
+        if not 0 < self.tflops < math.inf:
+            raise Invalid(f"tflops: expected a positive number, got {self.tflops:g}")
+
     @property
     def is_cpu(self) -> bool:
         """Whether jobs compute on the processor."""
@@ -46,7 +53,7 @@ class Machine:
 
 def gpu(tflops: float | None = None) -> Machine:
     """A graphics card, whose speed is assumed, not measured."""
-    return Machine("cuda", tflops or GPU_TFLOPS, 0.0, 30.0, 1e9, 0.03)
+    return Machine("cuda", GPU_TFLOPS if tflops is None else tflops, 0.0, 30.0, 1e9, 0.03)
 
 
 def cpu(threads: int, tflops: float | None = None) -> Machine:

@@ -39,12 +39,12 @@ def plan_text(
     machine = cpu(campaign.resources.threads, tflops) if device == "cpu" else gpu(tflops)
     assumptions = Assumptions(machine, example_tokens)
     rows = plan_rows(campaign, assumptions)
-    columns = _columns(is_cpu=assumptions.machine.is_cpu)
+    columns = _columns(is_cpu=machine.is_cpu)
     cells = [[*_first(row), *(show(row) for show in columns.values())] for row in rows]
     head = ["model", "parameters", "row", "cells", *columns]
     table = tabulate(cells, head, "simple", disable_numparse=True)
     lines = [f"{file}: estimates from shapes, not measurements", "", table, ""]
-    totals = _totals(rows, campaign, is_cpu=assumptions.machine.is_cpu)
+    totals = _totals(rows, campaign, is_cpu=machine.is_cpu)
     return "\n".join([*lines, *totals, *_unknown(rows), *_notes(campaign, assumptions)])
 
 

@@ -88,6 +88,16 @@ def test_a_wide_terminal_shows_the_errors_and_a_narrow_one_the_means(tmp_path: P
     assert "*" in terminal(report, width=75)
 
 
+def test_a_terminal_shows_what_guessing_gets_below_its_column(
+    tmp_path: Path,
+) -> None:
+    report = written(list(factory.campaign()), tmp_path)
+    lines = terminal(report, width=120).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.split()[:1] == ["chance"])
+    assert lines[at - 1].startswith("---") and lines[at].split() == ["chance", "35.7"]
+    assert "chance" not in terminal(report, width=60)  # where the column was dropped
+
+
 def test_fit_keeps_what_matters_most(tmp_path: Path) -> None:
     table = written(small(), tmp_path).sections[0].brief
     assert fit(table, 1).splitlines()[0].split() == ["Sparsity", "Method", "wikitext2/128", "↓"]

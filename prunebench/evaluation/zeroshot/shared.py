@@ -80,9 +80,9 @@ def grow(requests: Sequence[Request]) -> list[Segment]:
     top = Segment(0, ())
     # Sorted, what begins alike stands together: ranges of `order`, the segments before them, and up
     # to where the inputs of a range are known to agree.
-    todo: list[tuple[int, int, tuple[Segment, ...], int]] = [(0, len(order), (top,), 0)]
-    while todo:
-        low, high, path, known = todo.pop()
+    rest: list[tuple[int, int, tuple[Segment, ...], int]] = [(0, len(order), (top,), 0)]
+    while rest:
+        low, high, path, known = rest.pop()
         if low == high:
             continue
         first, last = inputs[order[low]], inputs[order[high - 1]]
@@ -96,7 +96,9 @@ def grow(requests: Sequence[Request]) -> list[Segment]:
             for i in order[low:high]:
                 _place(i, requests[i], path)
         else:
-            todo.extend((*part, path, common) for part in _split(inputs, order, low, high, common))
+            rest.extend(
+                (*part, path, common) for part in _split(inputs, order, low, high, common)
+            )
     return top.children
 
 

@@ -68,8 +68,8 @@ def make_sections(
                     *_tables(known, body, reference, collected.majorities),
                     *step_tables(known, steps),
                 ),
-                compact=_compact(known, body, columns.spread),
-                brief=_compact(known, body, columns.plain),
+                compact=_compact(known, body, columns.spread, collected.majorities),
+                brief=_compact(known, body, columns.plain, collected.majorities),
             )
         )
     return tuple(made)
@@ -196,19 +196,23 @@ def _cost(here: Quantities, body: Sequence[Line]) -> Table:
 
 
 def _compact(
-    known: Quantities, body: Sequence[Line], show: Callable[[str], Callable[[Stats], str]]
+    known: Quantities,
+    body: Sequence[Line],
+    show: Callable[[str], Callable[[Stats], str]],
+    majorities: Majorities,
 ) -> Table:
     """The most telling columns, for a terminal; a narrow one drops high priorities first."""
     quality = of_kinds(known, *QUALITY)
     shown = [columns.achieved_column(7), columns.seeds_column(1)]
-    shown += [replace(column, priority=2) for column in columns.number_columns(quality, show)]
+    numbers = columns.number_columns(quality, show, floors=majorities)
+    shown += [replace(column, priority=2) for column in numbers]
     shown[2:3] = [replace(column, priority=0) for column in shown[2:3]]
     shown.append(columns.rank_column(list(quality), priority=4))
     for kind, priority in (("parameters", 6), ("decode_speedup", 5), ("prune_wall_s", 8)):
         first = dict(list(of_kinds(known, kind).items())[:1])
         extra = columns.number_columns(first, columns.plain, bold=False, expected=lambda line: None)
         shown += [replace(column, priority=priority) for column in extra]
-    return draw("", "", shown, body)
+    return draw("", "", shown, [*body, *floor_lines(quality, majorities)])
 
 
 def _is_of(record: Record, campaign: str, model: str) -> bool:

@@ -85,7 +85,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A drawn table; `blocks` holds each row's sparsity, `legend` explains the marks it uses."""
+    """A drawn table; `legend` explains the marks it uses.
+
+    `blocks`: the sparsity of each row, None of those that belong to none (chance level).
+    """
 
     title: str
     caption: str
@@ -93,7 +96,7 @@ class Table:
     align: tuple[str, ...]
     rows: tuple[tuple[TableCell, ...], ...]
     legend: tuple[str, ...] = ()
-    blocks: tuple[float, ...] = ()
+    blocks: tuple[float | None, ...] = ()
     priorities: tuple[int, ...] = ()
 
 
@@ -159,7 +162,7 @@ def draw(title: str, caption: str, columns: Sequence[Column], body: Sequence[Lin
         align=tuple(column.align for column in columns),
         rows=drawn,
         legend=_legend(columns, body, drawn),
-        blocks=tuple(line.sparsity for line in body),
+        blocks=tuple(None if line.remarks else line.sparsity for line in body),
         priorities=tuple(column.priority for column in columns),
     )
 

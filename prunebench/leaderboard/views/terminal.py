@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BEST = "*"
 LOST_SHOWN = 10
+NAMES = 2  # columns that say which row it is
 NAME_WIDTH = 32
 QUALITY_PRIORITY = 2  # of the columns that a narrow terminal should keep
 
@@ -77,10 +78,16 @@ def _draw(table: Table, kept: list[int]) -> str:
     from tabulate import SEPARATING_LINE, tabulate
 
     rows: list[Foreign] = []  # lines of text, and tabulate's own mark for a rule
+    before: float | None = 0.0
     for position, row in enumerate(table.rows):
-        if position and table.blocks and table.blocks[position] != table.blocks[position - 1]:
+        texts = [_text(row[column]) for column in kept]
+        block = table.blocks[position] if table.blocks else before
+        if block is None and not any(texts[NAMES:]):
+            continue  # a remark on columns that were dropped
+        if rows and block != before:
             rows.append(SEPARATING_LINE)
-        rows.append([_text(row[column]) for column in kept])
+        before = block
+        rows.append(texts)
     header = [formats.shorten(table.header[column], NAME_WIDTH) for column in kept]
     align = [table.align[column] for column in kept]
     return tabulate(rows, header, "simple", disable_numparse=True, colalign=align)
