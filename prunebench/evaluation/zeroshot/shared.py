@@ -96,9 +96,7 @@ def grow(requests: Sequence[Request]) -> list[Segment]:
             for i in order[low:high]:
                 _place(i, requests[i], path)
         else:
-            rest.extend(
-                (*part, path, common) for part in _split(inputs, order, low, high, common)
-            )
+            rest.extend((*part, path, common) for part in _split(inputs, order, low, high, common))
     return top.children
 
 
