@@ -18,7 +18,7 @@ from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.evaluation.perplexity import perplexity
 from prunebench.evaluation.protocols import Protocol
 from prunebench.evaluation.written import continue_prompts
-from prunebench.jobs import work
+from prunebench.jobs import determinism, work
 from prunebench.jobs.work import JobIO
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.record.provenance import provenance
@@ -33,7 +33,7 @@ def evaluate(spec: EvaluateSpec, io: JobIO) -> Json:
 
     A part that cannot be computed records why; the others are measured.
     """
-    work.deterministic(spec.cell.seed)
+    determinism.ask(spec.cell.seed, io.device)
     if spec.model.kind == "random":
         work.read_stage(io.inputs[0])
         skipped = dict.fromkeys((p.key for p in spec.perplexity), RANDOM)
@@ -83,6 +83,8 @@ def part(work_on_it: Callable[[], Json]) -> Json:
     except PrunebenchError as error:
         return {"status": "failed", "reason": str(error)}
     except Exception as error:  # of libraries, of memory: the log has where it comes from
+        if determinism.without_kernel(error):
+            raise  # the whole job runs again
         traceback.print_exc(file=sys.stderr)
         gc.collect()
         return {"status": "failed", "reason": describe_error(error)}

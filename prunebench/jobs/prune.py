@@ -15,7 +15,7 @@ from prunebench.campaign.paths import CellPaths
 from prunebench.campaign.specs import PruneSpec
 from prunebench.errors import Failure, Invalid
 from prunebench.identity import model_identity
-from prunebench.jobs import work
+from prunebench.jobs import determinism, work
 from prunebench.jobs.sampling import Sampler
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
@@ -39,7 +39,7 @@ NOT_SAVED = "not saved; regenerated from the seed"
 
 def prune(spec: PruneSpec, io: JobIO) -> Json:
     """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
-    work.deterministic(spec.seed)
+    determinism.ask(spec.seed, io.device)
     plugin = discover(spec.plugins)[spec.method]
     removed = matched_counts(io.inputs)
     model, tokenizer = work.load_original(spec.model, io.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunebench import recovery
 from prunebench.campaign.specs import RecoverSpec
-from prunebench.jobs import work
+from prunebench.jobs import determinism, work
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.profiling.cost import meter
@@ -14,7 +14,7 @@ from prunebench.untyped import Json
 
 def recover(spec: RecoverSpec, io: JobIO) -> Json:
     """Run a recovery job: tune the model of the pruning job `io.inputs[0]`, merge, save."""
-    work.deterministic(spec.seed)
+    determinism.ask(spec.seed, io.device)
     pruned = work.read_stage(io.inputs[0])
     model, tokenizer = work.load_stage(io.inputs[0], spec.model, io.device)
     with meter(io.device) as cost:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,7 +21,7 @@ from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
-from prunebench.jobs import STARTED
+from prunebench.jobs import STARTED, determinism
 from prunebench.untyped import Json
 from prunebench.whole import write_json
 
@@ -76,7 +77,8 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
     """The work's result with status ok, or failed or skipped with the reason; and its spec."""
     echo = {"spec": spec.model_dump(mode="json")}
     try:
-        return {"status": "ok", "reason": None, **work(spec, io), **echo}
+        found = determinism.repeatably(partial(work, spec, io))
+        return {"status": "ok", "reason": None, **found, **echo}
     except Unavailable as error:
         return {"status": error.status, "reason": str(error), **echo}
     except Unsupported as error:
@@ -177,12 +179,3 @@ def ran_as(model: PreTrainedModel) -> dict[str, str]:
         "attention": model.config._attn_implementation,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-
-
-def deterministic(seed: int) -> None:
-    """Seed torch's global generator and ask for deterministic kernels."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -15,6 +15,7 @@ from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.settings import Recovery
 from prunebench.campaign.specs import CellFacts, EvaluateSpec
 from prunebench.errors import Invalid
+from prunebench.jobs.determinism import NOTE
 from prunebench.record.provenance import provenance
 from prunebench.record.store import write
 from prunebench.untyped import Json, JsonMap
@@ -98,7 +99,7 @@ def assemble(
         "leak": _leak(read_result(out.leak), pruned, final),
         "tuning": _tuning(pruned, final),
         "calibration": pruned.get("calibration") or None,
-        "notes": _notes(pruned, evaluated),
+        "notes": _notes(pruned, final, evaluated),
         "method_notes": pruned.get("method_notes"),
         "provenance": _provenance(pruned, final, evaluated),
     }
@@ -232,13 +233,16 @@ def _tuning(pruned: Result, final: Result) -> Json | None:
     return {**data, "by": "method", **{k: noted.get(k) for k in ("tuning_tokens", "steps")}}
 
 
-def _notes(pruned: Result, evaluated: Result) -> list[str]:
-    """What a reader should know: of the sparsity, of calibration, of the evaluation."""
+def _notes(pruned: Result, final: Result, evaluated: Result) -> list[str]:
+    """What a reader should know: of the sparsity, of calibration, of the evaluation, of repeats."""
     warned = [
         f"calibration: {c['warning']}" for c in pruned.get("calibration") or () if c["warning"]
     ]
     notes = [(pruned.get("sparsity") or {}).get("note"), *dict.fromkeys(warned)]
-    return [note for note in [*notes, *evaluated.get("notes", ())] if note]
+    results = (pruned, final, evaluated)
+    loose = dict.fromkeys(result[NOTE] for result in results if NOTE in result)
+    unrepeated = [f"a rerun may differ: {name} has no deterministic kernel" for name in loose]
+    return [note for note in [*notes, *evaluated.get("notes", ()), *unrepeated] if note]
 
 
 def _provenance(*results: Result) -> Json:
