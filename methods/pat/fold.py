@@ -7,7 +7,7 @@ from torch import nn
 
 from prunebench import Failure
 from prunebench.pruning.structure import Decision, Structure
-from prunebench.pruning.surgery import logits, masked
+from prunebench.pruning.surgery import in_double, logits, masked
 from prunebench.untyped import Module
 
 from .sparsifier import HSM, Sparsifier
@@ -47,10 +47,13 @@ def check(
 ) -> dict[str, float | None]:
     """Compare the folded, masked model with the logits `live` [batch, length, vocabulary].
 
-    `live` are those of the trained model on `tokens`, LoRA and HSMs apart and gates hard. Returns
-    the largest difference and its tolerance (None unless the weights are fp32). Raises Failure.
+    `live` are those of the trained model on `tokens`, LoRA and HSMs apart and gates hard. Both are
+    in float64 where the suite can (`in_double`), for a deep model that training has unsettled
+    amplifies float32's rounding. Returns the largest difference and its tolerance (None unless the
+    weights are fp32). Raises Failure.
     """
-    with masked(model, decision, structures={structure.name: structure}):
+    gates = masked(model, decision, structures={structure.name: structure})
+    with gates, in_double(model):
         folded = logits(model, tokens)
     difference = (folded - live).abs().max().item()
     is_fp32 = next(model.parameters()).dtype == torch.float32

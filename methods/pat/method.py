@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from prunebench import Context, Decision
 from prunebench.pruning.protection import require
 from prunebench.pruning.selection import lowest
-from prunebench.pruning.surgery import logits
+from prunebench.pruning.surgery import in_double, logits
 from prunebench.pruning.tying import head_is_tied
 from prunebench.recovery import RecoveryData, RecoverySettings, attach, encode, fit, merge, trainer
 from prunebench.untyped import Json, Module
@@ -117,7 +117,8 @@ def _leave_plain(
 ) -> Json:
     """Merge LoRA, fold the HSMs, and check that the logits under hard gates stay what they were."""
     batch = data.first(2, ctx.device)
-    live = logits(model, batch["input_ids"])
+    with in_double(model):
+        live = logits(model, batch["input_ids"])
     sparsifier.detach(model)
     _, report = merge(wrapped, batch)
     fold(model, sparsifier)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
@@ -16,7 +17,7 @@ from prunebench.modules import module_at, stack_at
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Decision, Gate, Structure
 from prunebench.pruning.tying import head_is_tied, tie
-from prunebench.untyped import Json
+from prunebench.untyped import Foreign, Json, Passed
 
 DOUBLED_AT_MOST = 1_000_000_000
 """Parameters of a model that is verified in float64 where float32 is too coarse."""
@@ -209,7 +210,8 @@ def cut(model: PreTrainedModel, decision: Decision, tokens: Tensor) -> tuple[Ver
 def in_double(model: PreTrainedModel) -> Iterator[bool]:
     """The model in float64 while the context lasts, if it is in float32 (then True).
 
-    Weights come back to the bit: every float32 is a float64. A model of more than a billion
+    Weights come back to the bit: every float32 is a float64. What a model computes in float32
+    whatever its type (norms, softmax) is computed in float64, too. A model of more than a billion
     parameters is left as it is, for the memory that this takes.
     """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype == torch.float32]
@@ -220,10 +222,24 @@ def in_double(model: PreTrainedModel) -> Iterator[bool]:
     try:
         for tensor in tensors:
             tensor.data = tensor.data.double()
-        yield True
+        with _Doubled():
+            yield True
     finally:
         for tensor in tensors:
             tensor.data = tensor.data.float()
+
+
+class _Doubled(TorchDispatchMode):
+    """Casts from float64 to float32 do nothing."""
+
+    def __torch_dispatch__(
+        self, func: Foreign, types: Passed, args: Foreign = (), kwargs: Foreign = None
+    ) -> Foreign:
+        given = dict(kwargs or {})
+        if func is torch.ops.aten._to_copy.default and given.get("dtype") == torch.float32:
+            if args[0].dtype == torch.float64:
+                given["dtype"] = torch.float64
+        return func(*args, **given)
 
 
 def tolerance(model: PreTrainedModel, reference: Tensor) -> float:

@@ -70,13 +70,17 @@ def merge(wrapped: Module, batch: JsonMap) -> tuple[Foreign, Json]:
     """
     import torch
 
+    from ..pruning.surgery import in_double
+
     plain = wrapped.get_base_model()
     training = plain.training
     plain.eval()
     is_fp32 = all(p.dtype == torch.float32 for p in plain.parameters())
-    before = _logits(plain, batch)
+    with in_double(plain):  # a deep, unsettled model amplifies float32's own rounding
+        before = _logits(plain, batch)
     plain = wrapped.merge_and_unload()
-    after = _logits(plain, batch)
+    with in_double(plain):
+        after = _logits(plain, batch)
     plain.train(training)
     difference = (after - before).abs().max().item()
     tolerance = MERGE_TOLERANCE * max(1.0, before.abs().max().item()) if is_fp32 else None

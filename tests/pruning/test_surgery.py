@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import make_tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning import architectures, surgery
@@ -120,3 +121,24 @@ def test_rounding_that_a_model_amplifies_is_told_from_an_error(tiny, monkeypatch
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with surgery.in_double(model.bfloat16()) as doubled:
         assert not doubled
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])
+def test_what_models_compute_in_float32_is_computed_in_float64_too(tiny, family):
+    """Norms and softmax ask for float32 whatever the weights' type. Left so, the comparison in
+    float64 has float32's rounding, which a deep model may amplify beyond any tolerance."""
+    model, tokens = tiny(family), torch.arange(2, 66).view(2, 32)
+    lost = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            before = [t.dtype for t in args if isinstance(t, torch.Tensor)]
+            if torch.float64 in before and getattr(result, "dtype", None) == torch.float32:
+                lost.append(func)
+            return result
+
+    with surgery.in_double(model), torch.no_grad(), Casts():
+        wide = model(tokens, use_cache=False).logits
+    assert wide.dtype == torch.float64
+    assert not lost
