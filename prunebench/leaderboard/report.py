@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prunebench.garbage import no_collection
 from prunebench.leaderboard.numbers.collect import Collected, Problem, collect
 from prunebench.leaderboard.numbers.statistics import average_ranks, summarise
-from prunebench.leaderboard.papers.claims import Judged, judge_claims
+from prunebench.leaderboard.papers.claims import Judged, Pairing, judge_claims
 from prunebench.leaderboard.papers.verdicts import Verdict, judge
 from prunebench.leaderboard.views import exports, markdown, page, paper_tables, plots
 from prunebench.leaderboard.views.facts import Facts, gather
@@ -54,15 +54,19 @@ def build(
     title: str,
     reference: str | None = None,
     papers: Sequence[Paper] = (),
+    paired: Pairing = lambda *_: None,
 ) -> Report:
     """Write every view of the records into the folder `out`.
 
     `records` come in any order (`read_records` reads them): equal records give equal bytes.
     `problems` are the files that could not be read; they are named in failures.md. `reference` is
-    the label of a row that others are compared with beside dense; `papers` are what was published.
+    the label of a row that others are compared with beside dense; `papers` are what was published;
+    `paired` compares two records' accuracies item by item.
     """
     with no_collection():  # it would walk over all records again and again
-        report = analyse(records, problems, out, title=title, reference=reference, papers=papers)
+        report = analyse(
+            records, problems, out, title=title, reference=reference, papers=papers, paired=paired
+        )
         _write(report, Path(out))
     return report
 
@@ -106,6 +110,7 @@ def analyse(
     title: str,
     reference: str | None = None,
     papers: Sequence[Paper] = (),
+    paired: Pairing = lambda *_: None,
 ) -> Report:
     """The report without its files; arguments as for `build`."""
     collected = collect(records, problems)
@@ -116,7 +121,7 @@ def analyse(
         ranks=rank_table(average_ranks(collected, summary), collected.quantities),
         sections=make_sections(collected, summary, reference=reference),
         verdicts=judge(collected, summary, papers),
-        claims=judge_claims(collected, summary, papers),
+        claims=judge_claims(collected, summary, papers, paired),
         collected=collected,
         summary=summary,
         files=tuple(out / name for name in FILES),

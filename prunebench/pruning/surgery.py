@@ -222,7 +222,7 @@ def in_double(model: PreTrainedModel) -> Iterator[bool]:
     try:
         for tensor in tensors:
             tensor.data = tensor.data.double()
-        with _Doubled():
+        with _Doubled():  # type: ignore[no-untyped-call]  # the base class has no types
             yield True
     finally:
         for tensor in tensors:

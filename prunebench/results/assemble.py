@@ -15,7 +15,6 @@ from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.settings import Recovery
 from prunebench.campaign.specs import CellFacts, EvaluateSpec
 from prunebench.errors import Invalid
-from prunebench.jobs.determinism import NOTE
 from prunebench.record.provenance import provenance
 from prunebench.record.store import write
 from prunebench.untyped import Json, JsonMap
@@ -240,7 +239,7 @@ def _notes(pruned: Result, final: Result, evaluated: Result) -> list[str]:
     ]
     notes = [(pruned.get("sparsity") or {}).get("note"), *dict.fromkeys(warned)]
     results = (pruned, final, evaluated)
-    loose = dict.fromkeys(result[NOTE] for result in results if NOTE in result)
+    loose = dict.fromkeys(r["nondeterministic"] for r in results if r.get("nondeterministic"))
     unrepeated = [f"a rerun may differ: {name} has no deterministic kernel" for name in loose]
     return [note for note in [*notes, *evaluated.get("notes", ()), *unrepeated] if note]
 

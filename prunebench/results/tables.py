@@ -85,6 +85,7 @@ def compare_text(first: Path, second: Path) -> str:
 
 def _build(campaign: Campaign, paths: list[Path]) -> Report:
     from prunebench import leaderboard
+    from prunebench.results.pairing import pairing
 
     folder = campaign.out.root
     return leaderboard.build(
@@ -93,6 +94,7 @@ def _build(campaign: Campaign, paths: list[Path]) -> Report:
         title=campaign.name,
         reference=campaign.reference,
         papers=read_papers({name: campaign.plugins[name] for name in _judged(campaign)}),
+        paired=pairing(folder),
     )
 
 

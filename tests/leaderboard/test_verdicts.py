@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from prunebench.evaluation.zeroshot.outcomes import write as write_items
 from prunebench.leaderboard.numbers.statistics import summarise
 from prunebench.leaderboard.papers.published import Claim, ClaimSide, Paper, Published, Rule
 from prunebench.leaderboard.papers.verdicts import SPARSITY_TOLERANCE, Verdict, judge
 from prunebench.pruning import selection
+from prunebench.results.pairing import pairing
 
 from . import factory
 from .typed import build, collect
@@ -205,7 +207,8 @@ def claim(value: float, evidence: str = "read", **changes: Any) -> Claim:
 
 def judged(mine: tuple[float, ...], theirs: tuple[float, ...], made: Claim, out: Path) -> Any:
     records = [*cell(mine, label="mine"), *cell(theirs, label="theirs")]
-    report = build(records, [], out, title="t", papers=[paper(claims=(made,))])
+    papers = [paper(claims=(made,))]
+    report = build(records, [], out, title="t", papers=papers, paired=pairing(out))
     (found,) = report.claims
     return found
 
@@ -225,6 +228,45 @@ def test_a_claim_about_a_ratio(tmp_path: Path) -> None:
     found = judged((7.0, 7.1, 7.2), (10.0, 10.1, 10.2), claim(0.5, form="ratio"), tmp_path)
     assert found.verdict == "holds" and found.ratio == pytest.approx(7.1 / 10.1)
     assert found.share == pytest.approx((1 - 7.1 / 10.1) / 0.5)
+
+
+def outcomes(right: str, suite: str = "zeroshot/7") -> dict[str, Any]:
+    """An items file of one task, whose digits say which items were answered rightly."""
+    digests = dict.fromkeys(("documents", "prompts", "targets"), "0" * 64)
+    task = {"metric": "acc", "version": 1, "items": len(right), "acc": right, "acc_norm": None}
+    task |= {"score": None, "chance": 0.5, "cut": 0, "documents": [], "hashes": digests}
+    harness = {"name": "lm-eval", "version": "0.4.13"}
+    return {"harness": harness, "schema_version": 1, "suite": suite, "tasks": {"piqa": task}}
+
+
+def test_accuracies_of_two_rows_are_compared_item_by_item(tmp_path: Path) -> None:
+    """Mine is right wherever theirs is and on 20 of 1,000 items more: 2 points, and sure of it,
+    although two accuracies of 1,000 items each are known to 3 points only."""
+    theirs, mine = "01" * 500, "11" * 20 + "01" * 480
+    for label, right in (("mine", mine), ("theirs", theirs)):
+        place = tmp_path / "cells" / "llama-7b" / label / "0.5" / "seed0"
+        place.mkdir(parents=True)
+        write_items(outcomes(right), place / "items.json.gz")
+    made = claim(2.0, kind="task", name="piqa")
+    found = judged((10.0,), (10.0,), made, tmp_path)
+    assert found.verdict == "holds"
+    assert found.value == pytest.approx(2.0)
+    assert 1.0 < found.low < found.value < found.high < 3.1
+    apart = judged((10.0,), (10.0,), made, tmp_path / "elsewhere")  # no items: as if independent
+    assert apart.high - apart.low > 2 * (found.high - found.low)
+    seeds = judged((10.0, 10.1), (10.0, 10.2), made, tmp_path)
+    assert (seeds.low, seeds.high) != (found.low, found.high)
+
+
+def test_tuned_rows_are_compared_with_tuned_ones(tmp_path: Path) -> None:
+    """A claim that does not say which it means is judged on like rows alone."""
+    tuned = {"instructions": "alpaca", "by": "suite", "tuning_tokens": 100, "steps": 2}
+    (also_tuned,) = cell((9.0,), label="mine")
+    also_tuned["cell"] |= {"recovery": True, "label": "mine+lora", "method": "mine"}
+    records = [*cell((10.0,), label="mine"), *cell((14.0,), label="theirs")]
+    records.append(also_tuned | {"tuning": tuned})
+    report = build(records, [], tmp_path, title="t", papers=[paper(claims=(claim(-8.0),))])
+    assert [(found.row, found.against) for found in report.claims] == [("mine", "theirs")]
 
 
 def test_claims_without_rows_or_rule_say_so(tmp_path: Path) -> None:

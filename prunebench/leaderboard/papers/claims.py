@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from prunebench.leaderboard.papers.published import Claim, ClaimSide, Paper, Rule
+    from prunebench.record.form import Record
 
+Pairing = Callable[["Record", "Record", Quantity], Gap | None]
+"""First minus second record, compared item by item; None where that cannot be done."""
 HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "undecided"
 POINTS = 100.0  # claims about accuracies are in points
 
@@ -56,11 +59,39 @@ class Judged:
     limit: float | None = None
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """All that claims are judged by."""
+
+    collected: Collected
+    by_row: StatsOf
+    paired: Pairing
+
+    def records(self, row: TableRow) -> list[Record]:
+        """The records of a row that ended well."""
+        cells = self.collected.cells
+        own = cells.index[(cells["row"] == row.index) & (cells["status"] == "ok")]
+        return [self.collected.records[place] for place in own]
+
+    def tuned(self, row: TableRow) -> bool:
+        """Whether the suite or the method itself tuned it."""
+        return any(record.tuning is not None for record in self.records(row))
+
+    def gap(self, row: TableRow, other: TableRow, quantity: int) -> Gap:
+        """row - other: item by item where both have one seed and items, else as if independent."""
+        mine, its = self.records(row), self.records(other)
+        if len(mine) == len(its) == 1:
+            found = self.paired(mine[0], its[0], self.collected.quantities[quantity])
+            if found is not None:
+                return found
+        return gap(self.by_row[row.index][quantity], self.by_row[other.index][quantity])
+
+
 def judge_claims(
-    collected: Collected, summary: pd.DataFrame, papers: Iterable[Paper]
+    collected: Collected, summary: pd.DataFrame, papers: Iterable[Paper], paired: Pairing
 ) -> tuple[Judged, ...]:
     """Each claim on each pair of rows that it speaks of; at least one line for each claim."""
-    by_row = stats_of(summary)
+    evidence = _Evidence(collected, stats_of(summary), paired)
     found: list[Judged] = []
     for paper in papers:
         for claim in paper.claims:
@@ -68,23 +99,24 @@ def judge_claims(
                 reason = "stated in words only: no rule to judge it by"
                 found.append(Judged(paper.arxiv, claim, NOT_COMPARABLE, reason))
             for rule in claim.rules:
-                found += _on_all(paper.arxiv, claim, rule, collected, by_row)
+                found += _on_all(paper.arxiv, claim, rule, evidence)
     return tuple(found)
 
 
-def _on_all(
-    arxiv: str, claim: Claim, rule: Rule, collected: Collected, by_row: StatsOf
-) -> list[Judged]:
+def _on_all(arxiv: str, claim: Claim, rule: Rule, evidence: _Evidence) -> list[Judged]:
+    collected, by_row = evidence.collected, evidence.by_row
     mine = [row for row in collected.table if _fits(row, rule.row, rule)]
     others = [row for row in collected.table if rule.against and _fits(row, rule.against, rule)]
     pairs = [
         (row, other)
         for row in mine
         for other in (others if rule.against else [None])
-        if other is None or (row.campaign, row.model) == (other.campaign, other.model)
+        if other is None
+        or (row.campaign, row.model) == (other.campaign, other.model)
+        and (_says_tuned(rule) or evidence.tuned(row) == evidence.tuned(other))
     ]
     found = [
-        _judged(arxiv, claim, rule, row, other, collected, quantity, by_row)
+        _judged(arxiv, claim, rule, row, other, quantity, evidence)
         for row, other in pairs
         for quantity in by_row.get(row.index, {})
         if other is None or quantity in by_row.get(other.index, {})
@@ -116,23 +148,30 @@ def _fits(row: TableRow, side: ClaimSide, rule: Rule) -> bool:
     )
 
 
+def _says_tuned(rule: Rule) -> bool:
+    """Whether a claim says which of its rows are tuned; else both are, or neither."""
+    sides = [rule.row] if rule.against is None else [rule.row, rule.against]
+    return any(side.recovery is not None for side in sides)
+
+
 def _judged(
     arxiv: str,
     claim: Claim,
     rule: Rule,
     row: TableRow,
     other: TableRow | None,
-    collected: Collected,
     quantity: int,
-    by_row: StatsOf,
+    evidence: _Evidence,
 ) -> Judged:
+    collected, by_row = evidence.collected, evidence.by_row
     mine = by_row[row.index][quantity]
     claimed = rule.value if rule.form == "difference" else rule.value - 1.0
     if other is None:  # a ratio already: no effect is 1
         found, ratio = Gap(mine.mean - 1, mine.low - 1, mine.high - 1, mine.interval), mine.mean
     else:
         its = by_row[other.index][quantity]
-        found, ratio = gap(mine, its), mine.mean / its.mean if its.mean else math.nan
+        found = evidence.gap(row, other, quantity)
+        ratio = mine.mean / its.mean if its.mean else math.nan
     scale = POINTS if KINDS[rule.kind].unit == "fraction" else 1.0
     measured = found.value * scale if rule.form == "difference" else ratio - 1.0
     verdict, reason = _direction(claimed, found)

@@ -48,8 +48,10 @@ RULE = (
 CLAIM_RULE = (
     "A claim compares two rows, here on the models of this campaign. It **holds** where the "
     "difference has the claim's direction and its 95 % interval excludes zero, is **reversed** "
-    "where it has the other, and **undecided** where the interval includes zero. Size is the "
-    "measured effect over the claimed one."
+    "where it has the other, and **undecided** where the interval includes zero. Accuracies of "
+    "rows of one seed each are compared item by item. Where a claim does not say whether it is "
+    "about tuned rows, tuned ones are compared with tuned ones only. Size is the measured effect "
+    "over the claimed one."
 )
 EVIDENCE = {"read": "read", "quoted": "quoted by others", "recalled": "recalled"}
 ORDER = (REPRODUCED, CLOSE, NOT, NOT_COMPARABLE, UNCONFIRMED)

@@ -1,0 +1,60 @@
+"""Two rows' accuracies compared item by item, from the outcomes that lie beside their records.
+
+Records hold such comparisons with the dense row and the reference row alone; a claim may be about
+any two. Rows of one seed each are compared: with several, the spread over seeds counts.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunebench.campaign.config import Cell
+from prunebench.campaign.paths import CampaignFolder
+from prunebench.errors import Invalid
+from prunebench.leaderboard.numbers.differences import Gap
+from prunebench.leaderboard.numbers.quantities import Quantity
+from prunebench.leaderboard.papers.claims import Pairing
+from prunebench.untyped import Json
+
+if TYPE_CHECKING:
+    from prunebench.record.form import Record
+
+PAIRED = "paired items"
+
+
+def pairing(folder: Path) -> Pairing:
+    """Compares two records of the campaign in `folder`: first minus second, as a fraction.
+
+    None where the quantity is no accuracy of items, or items of either are not there or differ.
+    """
+    out = CampaignFolder(folder)
+
+    @cache
+    def compared(mine: Path, other: Path) -> Json | None:
+        from prunebench.evaluation.zeroshot import paired
+
+        try:
+            return paired(other, mine) if mine.is_file() and other.is_file() else None
+        except Invalid:  # of another harness, or of other documents
+            return None
+
+    def gap(mine: Record, other: Record, quantity: Quantity) -> Gap | None:
+        generated = quantity.detail("answers") == "generated"
+        if quantity.kind not in ("zeroshot", "task", "generation"):
+            return None
+        cells = [out.cell(_cell(record)) for record in (mine, other)]
+        own, its = (cell.generation_items if generated else cell.items for cell in cells)
+        versus = compared(own, its)
+        if versus is None:
+            return None
+        found = versus["tasks"].get(quantity.name) if quantity.kind == "task" else versus["mean"]
+        return found and Gap(found["difference"], found["low"], found["high"], PAIRED)
+
+    return gap
+
+
+def _cell(record: Record) -> Cell:
+    named = record.cell
+    return Cell(named.model, named.label, named.sparsity, named.seed)
