@@ -95,6 +95,7 @@ class Campaign:
     sparsity_of: SparsityOf = "model"
     resources: Resources = field(default_factory=Resources)
     reference: str | None = None
+    seeds_at: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
     plugin_folders: tuple[str, ...] = ()
     steps: Steps | None = None
     papers: tuple[str, ...] = ()
@@ -123,7 +124,7 @@ class Campaign:
             for model in self.models
             for row in sorted(self.rows.values(), key=lambda r: not self._unpruned(r))
             for sparsity in ((0.0,) if self._unpruned(row) else row.sparsities or self.sparsities)
-            for seed in self._seeds(row)
+            for seed in self._seeds(row, sparsity)
         ]
 
     @property
@@ -144,9 +145,9 @@ class Campaign:
     def _unpruned(self, row: Row) -> bool:
         return self.plugins[row.method].unpruned
 
-    def _seeds(self, row: Row) -> tuple[int, ...]:
+    def _seeds(self, row: Row, sparsity: float) -> tuple[int, ...]:
         """One seed is enough for what no seed can change; the others would be fake repeats."""
-        seeds = row.seeds or self.seeds
+        seeds = row.seeds or self.seeds_at.get(sparsity, self.seeds)
         return seeds[:1] if self.is_fixed(row) and not row.recovery else seeds
 
     def is_fixed(self, row: Row) -> bool:
@@ -197,6 +198,7 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
         profile=given.profile,
         resources=given.resources,
         reference=given.reference,
+        seeds_at=_seeds_at(given, file),
         plugin_folders=given.plugins,
         steps=given.steps,
         papers=given.papers,
@@ -215,6 +217,22 @@ def portable(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     if not isinstance(folders, list):
         return dict(raw)
     return {**raw, "plugins": [str(Path(str(path)).resolve()) for path in folders]}
+
+
+def _seeds_at(given: CampaignFile, file: str) -> dict[float, tuple[int, ...]]:
+    """Seeds by sparsity. Raises Invalid for a sparsity that is named twice or that no row has."""
+    rows = (entry.sparsities or () for entry in given.methods)
+    known = {*given.sparsities, *(sparsity for row in rows for sparsity in row)}
+    found: dict[float, tuple[int, ...]] = {}
+    for i, entry in enumerate(given.seeds_at):
+        for sparsity in entry.sparsities:
+            where = f"{file}: seeds_at[{i}].sparsities: {sparsity:g}"
+            if sparsity not in known:
+                raise Invalid(f"{where}: no row has this sparsity")
+            if sparsity in found:
+                raise Invalid(f"{where}: is named twice")
+            found[sparsity] = entry.seeds
+    return found
 
 
 def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:

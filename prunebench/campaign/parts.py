@@ -295,6 +295,13 @@ class Steps(Part):
     rows: Annotated[tuple[StepRow, ...], Listed, Field(min_length=1)]
 
 
+class SeedsAt(Part):
+    """Other seeds at some sparsities: one where a curve is drawn, more where a claim is judged."""
+
+    sparsities: Sparsities
+    seeds: Seeds
+
+
 class CampaignFile(Part):
     """A campaign: a grid of cells - models x methods x sparsities x seeds - under one protocol."""
 
@@ -321,6 +328,9 @@ class CampaignFile(Part):
     seeds: Seeds = Field(
         (0,),
         description="Seeds of calibration, tuning and random choices; several give error bars.",
+    )
+    seeds_at: Annotated[tuple[SeedsAt, ...], Listed] = Field(
+        (), description="Other seeds at some sparsities, for rows that name no seeds."
     )
     calibration: Calibration | None = None
     recovery: Mapping[str, JsonValue] | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -77,6 +78,35 @@ def test_a_row_may_have_seeds_of_its_own():
         if cell.sparsity != 0.5:
             seeds[cell.label].append(cell.seed)
     assert seeds == {"dense": [0], "random": [0, 1], "more": [4, 2]}
+
+
+def test_a_sparsity_may_have_seeds_of_its_own():
+    """Where a row names seeds, these are meant."""
+    methods = ["random", {"name": "random", "label": "more", "seeds": [4, 2]}]
+    built = campaign(methods=methods, seeds_at=[{"sparsities": [0.2], "seeds": [1]}])
+    seeds = {(c.label, c.sparsity): [] for c in built.cells}
+    for cell in built.cells:
+        seeds[cell.label, cell.sparsity].append(cell.seed)
+    assert seeds == {
+        ("dense", 0.0): [0],
+        ("random", 0.2): [1],
+        ("random", 0.5): [0, 1],
+        ("more", 0.2): [4, 2],
+        ("more", 0.5): [4, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([[0.3]], "seeds_at[0].sparsities: 0.3: no row has this sparsity"),
+        ([[0.2], [0.5, 0.2]], "seeds_at[1].sparsities: 0.2: is named twice"),
+    ],
+)
+def test_seeds_at_a_sparsity_that_cannot_be(places, message):
+    entries = [{"sparsities": place, "seeds": [0]} for place in places]
+    with pytest.raises(Invalid, match=re.escape(message)):
+        campaign(seeds_at=entries)
 
 
 def test_recovery_follows_by_default_and_dense_stays_dense():
