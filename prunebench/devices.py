@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from prunebench.errors import Unsupported
 
 WAIT_S = 1.0
+GPU = re.compile(r"\d+|(GPU|MIG)-\S+")
+"""What names a GPU in CUDA_VISIBLE_DEVICES."""
 VECTOR_FLAGS = ("avx512f", "avx2", "avx")  # widest first, as x86 processors tell them
 NARROWING = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 """Environment variables by which torch and its libraries use narrower ones than there are."""
@@ -39,7 +43,8 @@ def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, s
         raise Unsupported("device 'cuda' was asked for, but no GPU is visible")
     folder = folder or Path(tempfile.gettempdir()) / f"prunebench-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    descriptor, gpu = _acquire(gpus, folder)
+    ids = _ids()
+    descriptor, gpu = _acquire({gpu: ids.get(gpu, gpu) for gpu in gpus}, folder)
     try:
         yield {"CUDA_VISIBLE_DEVICES": gpu}
     finally:
@@ -47,20 +52,41 @@ def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, s
 
 
 def visible_gpus() -> list[str]:
-    """Numbers or ids of the GPUs that this process may use."""
+    """Numbers or ids of the GPUs that this process may use, as CUDA reads its variable.
+
+    CUDA stops at the first entry that names no device: -1, or the NoDevFiles of a scheduler.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [gpu.strip() for gpu in given.split(",") if gpu.strip()]
+    if given is None:
+        return list(_ids()) or _counted()
+    entries = (entry.strip() for entry in given.split(","))
+    return list(itertools.takewhile(GPU.fullmatch, entries))
+
+
+def _ids() -> dict[str, str]:
+    """Id of each GPU by its number, as nvidia-smi tells them; none where it is not there."""
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             check=True,
         )
     except (OSError, subprocess.CalledProcessError):
+        return {}
+    lines = [line.split(",") for line in listing.stdout.splitlines()]
+    return {parts[0].strip(): parts[-1].strip() for parts in lines if len(parts) == 2}
+
+
+def _counted() -> list[str]:
+    """The same from torch, for a machine without nvidia-smi; in a process of its own, since what
+    asks CUDA cannot fork any more."""
+    count = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    try:
+        told = subprocess.run(count, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return []
-    return listing.stdout.split()
+    return [str(number) for number in range(int(told.stdout))]
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -90,11 +116,14 @@ def cpu_name(told_in: Path = Path("/proc/cpuinfo")) -> str:
     return f"{name} ({vectors})" if vectors else name
 
 
-def _acquire(gpus: list[str], folder: Path) -> tuple[int, str]:
-    """Lock the first free GPU; the lock goes with the process, however that ends."""
+def _acquire(gpus: Mapping[str, str], folder: Path) -> tuple[int, str]:
+    """Lock the first free GPU by its id; the lock goes with the process, however that ends.
+
+    A scheduler that shows each job its own device alone calls every one of them 0.
+    """
     while True:
-        for gpu in gpus:
-            descriptor = os.open(folder / f"gpu-{gpu}.lock", os.O_CREAT | os.O_RDWR)
+        for gpu, known_as in gpus.items():
+            descriptor = os.open(folder / f"gpu-{known_as}.lock", os.O_CREAT | os.O_RDWR)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor, gpu

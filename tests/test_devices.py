@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 
 import pytest
 
@@ -46,6 +48,74 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     assert visible_gpus() == []
     with pytest.raises(Unsupported, match="no GPU is visible"), reserved("cuda"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus"),
+    [
+        ("3, 5", ["3", "5"]),
+        ("GPU-8932f937-d72c,MIG-1a2b", ["GPU-8932f937-d72c", "MIG-1a2b"]),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", ["0"]),  # CUDA stops there
+    ],
+)
+def test_what_the_variable_of_cuda_names(monkeypatch, given, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_gpus() == gpus
+
+
+def stand_in(folder, monkeypatch, text):
+    """An nvidia-smi that prints `text`, first on the path."""
+    folder.mkdir()
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{text}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_jobs_that_each_see_their_own_device_0_do_not_wait_for_each_other(monkeypatch, tmp_path):
+    """As under Slurm with ConstrainDevices: one number, two cards."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for another card"))
+    stand_in(tmp_path / "a", monkeypatch, "0, GPU-aaaa\\n")
+    with reserved("cuda", folder=tmp_path) as first:
+        stand_in(tmp_path / "b", monkeypatch, "0, GPU-bbbb\\n")
+        with reserved("cuda", folder=tmp_path) as second:
+            assert first == second == {"CUDA_VISIBLE_DEVICES": "0"}
+    assert {path.name for path in tmp_path.glob("*.lock")} == {
+        "gpu-GPU-aaaa.lock",
+        "gpu-GPU-bbbb.lock",
+    }
+
+
+def test_one_card_under_two_names_is_one_card(monkeypatch, tmp_path):
+    stand_in(tmp_path / "a", monkeypatch, "0, GPU-aaaa\\n1, GPU-bbbb\\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
+
+    class Waited(Exception):
+        pass
+
+    def wait(_):
+        raise Waited
+
+    monkeypatch.setattr("time.sleep", wait)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with reserved("cuda", folder=tmp_path):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb")
+        with pytest.raises(Waited), reserved("cuda", folder=tmp_path):
+            pass
+
+
+def test_a_machine_without_nvidia_smi_asks_torch(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 2\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert visible_gpus() == ["0", "1"]
 
 
 def test_threads_are_limited_everywhere():
