@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -17,6 +19,8 @@ from prunebench.evaluation.scoring import has_own_decoder, hidden_states, target
 from prunebench.pruning.architectures import relies_on_bos
 from prunebench.text.fits import check_ids, check_length
 from prunebench.untyped import Json
+
+logger = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096
 
@@ -44,7 +48,7 @@ def perplexity(
         )
     check_ids(model, max(int(piece.max()) for piece in pieces), protocol.key)
     batch_size = batch_size or max(1, TOKENS_PER_BATCH // protocol.length)
-    sums, counts = losses(model, pieces, batch_size)
+    sums, counts, batch_size = _losses_that_fit(model, pieces, batch_size)
     total, predictions = sum(sums), sum(counts)
     nll = total / predictions
     if not math.isfinite(nll):
@@ -112,6 +116,21 @@ def _front(tokenizer: PreTrainedTokenizerBase, bos: str) -> Tensor:
     if tokenizer.bos_token_id is None:
         raise Invalid("every window is to begin with BOS, and the tokenizer has none; bos: text")
     return torch.tensor([tokenizer.bos_token_id])
+
+
+def _losses_that_fit(
+    model: PreTrainedModel, pieces: Sequence[Tensor], batch_size: int
+) -> tuple[list[float], list[int], int]:
+    """`losses`, and the batch size that memory sufficed for: halved until it does."""
+    while True:
+        try:
+            return (*losses(model, pieces, batch_size), batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not should_reduce_batch_size(error):
+                raise
+            logger.warning("perplexity: out of memory at %d pieces a batch", batch_size)
+        batch_size //= 2
+        clear_device_cache(garbage_collection=True)
 
 
 @torch.inference_mode()

@@ -34,6 +34,35 @@ def test_the_figure_does_not_depend_on_the_batch_size(tokenizer, mode):
         assert figure["tokens"] == figures[0]["tokens"]
 
 
+def test_a_batch_that_memory_does_not_allow_is_halved_and_recorded(tokenizer, monkeypatch):
+    model, whole = make_tiny(), perplexity(make_tiny(), tokenizer, ROWS, WINDOWS, batch_size=3)
+    tried = []
+    monkeypatch.setattr(model.model, "forward", limited(model.model.forward, tried))
+    figure = perplexity(model, tokenizer, ROWS, WINDOWS, batch_size=12)
+    assert tried[:3] == [12, 6, 3]
+    assert figure["batch_size"] == 3
+    assert figure["nll"] == whole["nll"]
+
+
+def limited(forward, tried, most=3):
+    """A forward function whose memory is enough for so many windows at once."""
+
+    def run(ids, **options):
+        tried.append(len(ids))
+        if len(ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(ids, **options)
+
+    return run
+
+
+def test_one_window_that_memory_does_not_allow_is_an_error(tokenizer, monkeypatch):
+    model = make_tiny()
+    monkeypatch.setattr(model.model, "forward", limited(model.model.forward, [], most=0))
+    with pytest.raises(torch.OutOfMemoryError):
+        perplexity(model, tokenizer, ROWS, WINDOWS, batch_size=4)
+
+
 def test_windows_are_cut_from_one_stream_and_the_tail_is_dropped(tokenizer):
     ids = tokenizer("\n\n".join(ROWS)).input_ids
     cut = windows(tokenizer, ROWS, 32)
