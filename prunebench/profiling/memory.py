@@ -57,7 +57,8 @@ class Watch:
         finally:
             allocated = torch.cuda.max_memory_allocated(self.device) - self.allocated_bytes
             reserved = torch.cuda.max_memory_reserved(self.device) - self.reserved_bytes
-            self.parts[name] = Peak(allocated, reserved)
+            # Blocks that were reserved before and stood empty may have served.
+            self.parts[name] = Peak(allocated, max(allocated, reserved))
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from prunebench.profiling.latency import rounds, time_round
 from prunebench.profiling.points import Point
 from prunebench.profiling.probe import Probe, new_probe, probe
 from prunebench.text.fits import positions
-from prunebench.untyped import Call
+from prunebench.untyped import Call, Foreign
 
 logger = logging.getLogger(__name__)
 
+RECOMPILED = 8  # times that one model's code may be compiled at one point: torch's own limit
 MOST_ROUNDS = 10  # times `repeats`: where a time budget stops being spent
 
 
@@ -75,7 +76,7 @@ def measure_point(
             whole = options.cuda_graphs  # a cache of fixed size is always read whole
             probe(model, prompt, tokens, runs[name].probe, whole_cache=whole)
     compiled = {name: _compiled(model, options) for name, model in models.items()}
-    with torch.inference_mode(), no_collection():
+    with _compiling(len(models), options), torch.inference_mode(), no_collection():
         decoders = _decoders(models, compiled, runs, prompt, point, options)
         rounds_of = {
             name: partial(time_round, compiled[name], prompt, tokens, decoders.get(name))
@@ -160,6 +161,25 @@ def _tokens(
     draw = torch.Generator().manual_seed(options.seed)
     ids = torch.randint(known, (point.batch, point.length), generator=draw).to(options.device)
     return ids[:, : point.prompt].contiguous(), ids[:, point.prompt :].contiguous()
+
+
+@contextmanager
+def _compiling(models: int, options: TurnOptions) -> Iterator[None]:
+    """Room for every model of the point, and an error where even that is used up.
+
+    All models share the code that is compiled, and its limit of recompilations. Beyond it torch
+    goes on uncompiled without a word, and the times would be said to be those of the compiler.
+    """
+    if options.backend is None:
+        yield
+        return
+    import torch._dynamo as dynamo
+
+    dynamo.reset()  # what earlier points compiled counts, too
+    limits = {"recompile_limit": RECOMPILED * models, "fail_on_recompile_limit_hit": True}
+    settings: Foreign = dynamo.config
+    with settings.patch(accumulated_recompile_limit=256 * models, **limits):
+        yield
 
 
 def _compiled(model: nn.Module, options: TurnOptions) -> Call:

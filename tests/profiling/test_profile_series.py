@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunebench.errors import Invalid
-from prunebench.profiling import Point, measure
+from prunebench.profiling import Point, measure, turns
 
 SHORT = Point.of(batch=1, prompt=8, new=2)
 WIDE = Point.of(batch=4, prompt=8, new=2)
@@ -181,6 +181,31 @@ def test_compiled_models_are_timed_under_the_backend_and_marked(tiny):
     assert point(profiles["dense"])["status"] == "ok", point(profiles["dense"])["reason"]
     assert profiles["dense"]["compile"] == "counting"
     assert compiled
+
+
+def test_every_model_of_a_point_is_compiled_and_a_used_up_limit_is_an_error(tiny, monkeypatch):
+    """Nine models of other shapes share the code, for which torch allows eight compilations."""
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.register_backend(backend, name="every")
+    sizes = range(16, 52, 4)
+    models = {f"w{n}": tiny(num_hidden_layers=1, intermediate_size=n) for n in sizes}
+    options = {"device": "cpu", "baseline": "w16", "repeats": 1, "compile": "every"}
+    short = [Point.of(batch=1, prompt=4, new=0)]
+    profiles = measure(models, short, **options)
+    assert {point(profile, short[0].name)["status"] for profile in profiles.values()} == {"ok"}
+    assert len(compiled) >= len(models)
+    monkeypatch.setattr(turns, "RECOMPILED", 0.34)  # room for one of three
+    three = {name: models[name] for name in list(models)[:3]}
+    profiles = measure(three, short, **options)
+    parts = [point(profile, short[0].name) for profile in profiles.values()]
+    lost = [part for part in parts if part["status"] == "failed"]
+    assert lost
+    assert all("recompile" in part["reason"].lower() for part in lost)
 
 
 def test_decode_with_a_fixed_cache_is_timed_and_marked(tiny, mixed):
