@@ -22,7 +22,7 @@ from prunebench.recovery import (
 from prunebench.recovery.lora import target_names
 from prunebench.untyped import Json, Module
 
-from .importance import check_targets
+from .importance import check_linears, check_targets
 from .options import LoRAPruneOptions
 from .precision import check_bits, merge_quantised, quantise
 from .pruner import Pruner
@@ -40,13 +40,15 @@ from .taylor import taylor_ranking
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """Tune `model` while units are masked on schedule; it ends merged, the decision names them.
 
-    Raises Unsupported when the target cannot be met in the layers that are not protected, or the
-    device cannot hold the weights in `bits`; Invalid for a training too short for its schedule or
-    without LoRA on all projections; Failure when no step had finite scores.
+    Raises Unsupported for a mixture of experts, and when the target cannot be met in the layers
+    that are not protected, or the device cannot hold the weights in `bits`; Invalid for a training
+    too short for its schedule or without LoRA on all projections; Failure when no step had finite
+    scores.
     """
     options = LoRAPruneOptions.from_params(ctx.params)
     check_bits(options.bits, ctx.device)
     scored = options.scored(ctx.structures)
+    check_linears(scored)
     records, settings = ctx.recovery()
     data = encode(records, ctx.tokenizer, settings, seed=ctx.seed)
     schedule, events = plan(ctx, scored, options, steps=data.steps)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from prunebench import Structure
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Coupling
-from prunebench.pruning.surgery import remember_numbers, sync_features
+from prunebench.pruning.surgery import keep_members, remember_numbers, spread_members, sync_features
 
 from .importance import lora_layer
 
@@ -35,6 +35,7 @@ def shrink(
             positions = _positions(coupling, keep[name])
             for owner, leaf in _tensors(model, coupling):
                 _replace(owner, leaf, coupling.dim, positions, optimizer)
+        keep_members(model, structure, keep[name].tolist())
         remember_numbers(model, structure, keep[name].tolist())
     _sync(model)
     left = structures_of(model)
@@ -61,6 +62,9 @@ def restore(
             positions = _positions(coupling, kept[name]).to(old.device)
             full = old.new_zeros(shape).index_copy_(coupling.dim, positions, old.detach())
             setattr(owner, leaf, nn.Parameter(full, requires_grad=old.requires_grad))
+        for members in structure.members:
+            places = members.index[kept[name].cpu()].flatten().tolist()
+            spread_members(model, members.path, places, members.index.numel())
         if structure.numbers is not None:
             _spread_numbers(model, structure, kept[name].cpu())
     _sync(model)
@@ -85,6 +89,8 @@ def _tensors(model: nn.Module, coupling: Coupling) -> list[tuple[nn.Module, str]
     """Where a coupling's side lies in an adapted Linear: in the frozen part, and in A or in B."""
     layer = lora_layer(model, coupling.parameter)
     leaf = coupling.parameter.rpartition(".")[2]
+    if not hasattr(layer, "active_adapters"):  # a norm's gain
+        return [(layer, leaf)]
     (name,) = layer.active_adapters
     places = [(layer.base_layer, leaf)]
     if leaf == "weight":

@@ -6,6 +6,8 @@ import argparse
 import json
 import logging
 import os
+import random
+import shutil
 import sys
 import time
 import traceback
@@ -21,8 +23,9 @@ from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED
+from prunebench.jobs.limits import obey
+from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
-from prunebench.whole import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,16 +70,32 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     arguments = parser.parse_args()
     spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
+    obey(arguments.device)
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
-    write_json(io.out, {**result, "timing": timing})
+    put(io.out, {**result, "timing": timing})
+
+
+def put(out: Path, result: Json) -> None:
+    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
+    try:
+        stages.write(out, result)
+    except PrunebenchError as error:
+        kept: Json = {key: result[key] for key in result if key in ("spec", "read", "timing")}
+        stages.write(out, {"status": "failed", "reason": str(error), **kept})
 
 
 def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
-    """The work's result with status ok, or failed or skipped with the reason; and its spec."""
-    echo = {"spec": spec.model_dump(mode="json")}
+    """The work's result with status ok, or failed or skipped with the reason.
+
+    With its spec, with what it read, and, where it ended well, with digests of what it wrote.
+    """
+    for left in io.cell.made_by(io.out):  # by an earlier job, whose result is gone
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    echo: Json = {"spec": spec.model_dump(mode="json"), "read": stages.rests_on(io.inputs)}
     try:
-        return {"status": "ok", "reason": None, **work(spec, io), **echo}
+        result = {"status": "ok", "reason": None, **work(spec, io), **echo}
+        return {**result, "written": digests.of_files(io.cell.folder, io.cell.made_by(io.out))}
     except Unavailable as error:
         return {"status": error.status, "reason": str(error), **echo}
     except Unsupported as error:
@@ -89,8 +108,11 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
 
 
 def read_stage(path: Path) -> Json:
-    """The result of an earlier job. Raises Unavailable when it did not end well."""
-    result: Json = json.loads(path.read_text(encoding="utf-8"))
+    """The result of an earlier job. Raises Unavailable when it did not end well.
+
+    Raises Invalid where it is no result, or was changed since it was written.
+    """
+    result = stage_forms.read(path)
     if result["status"] != "ok":
         raise Unavailable(result["status"], result["reason"])
     return result
@@ -100,6 +122,7 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models.folders import load
 
+    _know_families(model)
     if model.kind == "random":
         return _make_random(model, device)
     folder = original_folder(model)
@@ -110,6 +133,13 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
         device=device,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def _know_families(model: Model) -> None:
+    from prunebench.pruning.architectures import use
+
+    for folder in model.families:
+        use(Path(folder))
 
 
 def original_folder(model: Model) -> Path:
@@ -135,11 +165,15 @@ def load_stage(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model that an earlier job describes: its saved folder, or the original.
 
-    Random weights are never saved: they are made anew and cut as the earlier job decided.
+    Random weights are never saved: they are made anew and cut as the earlier job decided. Raises
+    Invalid, naming the file, where one is not as that job wrote it.
     """
     from prunebench.models.folders import load
 
-    export, folder = read_stage(path)["export"], stage_folder(path)
+    _know_families(model)
+    result = read_stage(path)
+    stages.check_written(path, result)
+    export, folder = result["export"], stage_folder(path)
     if folder is not None:
         return load(folder, dtype=resolve_dtype(model.dtype, device), device=device)
     original, tokenizer = load_original(model, device)
@@ -180,9 +214,12 @@ def ran_as(model: PreTrainedModel) -> dict[str, str]:
 
 
 def deterministic(seed: int) -> None:
-    """Seed torch's global generator and ask for deterministic kernels."""
+    """Seed the global generators of torch, numpy and Python; ask for deterministic kernels."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import numpy
     import torch
 
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -85,7 +85,7 @@ def test_a_time_limit_ends_the_fork(warmed, spec, tmp_path):
     code += f"    pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
     code += "    time.sleep(600)\n"
     late = run(changed(spec, **plugin(tmp_path, code)), tmp_path / "late.json", timeout_s=4)
-    assert late["reason"] == "time limit of 4 s exceeded"
+    assert late["reason"].startswith("time limit of 4 s exceeded")
     pid = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 20
     while psutil.pid_exists(pid) and time.monotonic() < deadline:

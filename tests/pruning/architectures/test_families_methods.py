@@ -6,8 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import make_tiny
-from family_cases import CASES, TOKENS, family_of
+from family_cases import CASES, TOKENS
 
 from prunebench.errors import Unsupported
 from prunebench.jobs.prune import decide
@@ -15,7 +14,7 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import FAMILIES, structures_of
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.surgery import count_parameters, cut
 from prunebench.recovery import RecoverySettings
 
@@ -30,11 +29,12 @@ TUNING = RecoverySettings.from_config(
         "targets": "auto", "learning_rate": 1e-3, "log_every": 1, "checkpoint_every": None,
     }
 )  # fmt: skip
-ONE_EACH = {family_of(case): case for case in reversed(CASES)} | {"falcon": "falcon-40b"}
+BY_FILE = {FAMILIES[case.family]: name for name, case in CASES.items()}
+ONE_EACH = (*(BY_FILE | {"llama": "llama", "falcon": "falcon-40b", "opt": "opt"}).values(), "qwen3")
 
 
-def test_there_is_one_case_for_each_family():
-    assert ONE_EACH.keys() == FAMILIES.keys()
+def test_there_is_one_case_for_each_family_file():
+    assert {FAMILIES[CASES[case].family] for case in ONE_EACH} == set(FAMILIES.values())
 
 
 # What each method is given where the usual is not enough: its mask needs steps to separate.
@@ -60,16 +60,15 @@ def context(model, plugin, tokenizer, workdir, sparsity=0.15, tokens=TUNING.toke
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("family", ONE_EACH)
-def test_every_method_prunes_every_family(family, name, tokenizer, tmp_path):
-    plugin, case = PLUGINS[name], ONE_EACH[family]
-    model = make_tiny(family, **CASES[case])
+@pytest.mark.parametrize("case", ONE_EACH)
+def test_every_method_prunes_every_family(case, name, tokenizer, tmp_path):
+    plugin, model = PLUGINS[name], CASES[case].model()
     before = count_parameters(model)
     ctx = context(model, plugin, tokenizer, tmp_path, **NEEDS.get(name, {}))
     try:
         decision = decide(plugin, model, ctx)
     except Unsupported as reason:
-        assert family != "llama" and len(str(reason).split()) > 5
+        assert case != "llama" and len(str(reason).split()) > 5
         return
     verification, _ = cut(model, decision, TOKENS)
     assert verification.max_abs_logit_difference < 1e-5
@@ -81,13 +80,12 @@ def test_every_method_prunes_every_family(family, name, tokenizer, tmp_path):
 CHANNELS = [("llm_pruner", {"mode": "channel"}), ("magnitude", {"kinds": ["hidden"]})]
 
 
-@pytest.mark.parametrize("family", ONE_EACH)
+@pytest.mark.parametrize("case", ONE_EACH)
 @pytest.mark.parametrize("name, params", CHANNELS)
-def test_channels_leave_or_the_reason_is_given(family, name, params, tokenizer, tmp_path):
-    plugin = PLUGINS[name]
-    model = make_tiny(family, **CASES[ONE_EACH[family]])
+def test_channels_leave_or_the_reason_is_given(case, name, params, tokenizer, tmp_path):
+    plugin, model = PLUGINS[name], CASES[case].model()
     ctx = context(model, plugin, tokenizer, tmp_path, **params)
-    if family in ("bloom", "falcon", "gpt_neox"):
+    if "hidden" not in CASES[case].kinds:
         with pytest.raises(Unsupported, match="hidden cannot be pruned.*LayerNorm"):
             decide(plugin, model, ctx)
         return
@@ -97,13 +95,13 @@ def test_channels_leave_or_the_reason_is_given(family, name, params, tokenizer, 
     assert verification.max_abs_logit_difference < 1e-5
 
 
-@pytest.mark.parametrize("family", ["bloom", "falcon", "phi3"])
-def test_cutting_while_training_is_the_same_as_masks(family, tokenizer, tmp_path):
-    """Fused projections, and slopes that stay with their heads, in the middle of a training."""
+@pytest.mark.parametrize("case", ["bloom", "falcon-40b", "phi3", "olmo2", "stablelm-12b"])
+def test_cutting_while_training_is_the_same_as_masks(case, tokenizer, tmp_path):
+    """Fused projections, slopes and norms that go with their heads, in the midst of a training."""
     plugin = PLUGINS["loraprune"]
     logits, kept = [], []
     for more in ({}, {"shrink": True, "shrink_every": 1}):
-        model = make_tiny(family, **CASES[ONE_EACH[family]], num_hidden_layers=4)
+        model = CASES[case].model(num_hidden_layers=4)
         workdir = tmp_path / str(len(logits))
         workdir.mkdir()
         ctx = context(model, plugin, tokenizer, workdir, sparsity=0.25, **more)
