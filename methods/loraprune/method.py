@@ -33,7 +33,7 @@ from .schedule import (
     exact_counts,
     native_counts,
 )
-from .shrink import restore
+from .shrink import numbers_of, restore
 from .taylor import taylor_ranking
 
 
@@ -54,6 +54,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     schedule, events = plan(ctx, scored, options, steps=data.steps)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training, dtype, adapted = model.training, model.dtype, target_names(model, settings)
+    numbers = numbers_of(model, scored)
     fixed = taylor_ranking(model, scored, ctx) if options.ranking == "taylor" else None
     if options.cut == "at_once":
         fixed = _decided(model, data, settings, Pruner(model, scored, events, options, fixed), ctx)
@@ -68,7 +69,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     if options.bits != 16:
         merge_quantised(model, adapted, dtype)
     _, difference = merge(wrapped, data.first(2, ctx.device))
-    restore(model, scored, pruner.ids)
+    restore(model, scored, pruner.ids, numbers)
     _leave_plain(model, flags, training)
     _note(ctx, pruner, schedule, {**report, **difference, "data": data.summary()})
     return _decide(ctx, pruner)

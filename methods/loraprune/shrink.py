@@ -44,9 +44,14 @@ def shrink(
 
 @torch.no_grad()
 def restore(
-    model: PreTrainedModel, structures: Mapping[str, Structure], kept: Mapping[str, Tensor]
+    model: PreTrainedModel,
+    structures: Mapping[str, Structure],
+    kept: Mapping[str, Tensor],
+    numbers: Mapping[str, Tensor],
 ) -> None:
     """Give a merged model its first shapes back, with zeros where units were cut off.
+
+    numbers  what `numbers_of` said of the model before anything was cut off
 
     The suite slices every method's model itself, by a decision on the first shapes.
     """
@@ -66,18 +71,22 @@ def restore(
             places = members.index[kept[name].cpu()].flatten().tolist()
             spread_members(model, members.path, places, members.index.numel())
         if structure.numbers is not None:
-            _spread_numbers(model, structure, kept[name].cpu())
+            path, _, leaf = structure.numbers.rpartition(".")
+            owner = model.get_submodule(path)
+            delattr(owner, leaf)
+            if name in numbers:
+                owner.register_buffer(leaf, numbers[name])
     _sync(model)
 
 
-def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:
-    """Numbers for all units again; those that were cut off have zero weights, and any number."""
-    assert structure.numbers is not None  # the caller asked
-    path, _, leaf = structure.numbers.rpartition(".")
-    owner = model.get_submodule(path)
-    old = getattr(owner, leaf)
-    full = old.new_zeros(structure.units).index_copy_(0, kept.to(old.device), old)
-    owner.register_buffer(leaf, full)
+def numbers_of(model: nn.Module, structures: Mapping[str, Structure]) -> dict[str, Tensor]:
+    """The original numbers [units] of the units left, where a model remembers them.
+
+    A model of which no unit was ever cut off remembers none (see `Structure.numbers`).
+    """
+    buffers = dict(model.named_buffers())
+    named = {name: structure.numbers or "" for name, structure in structures.items()}
+    return {name: buffers[path].clone() for name, path in named.items() if path in buffers}
 
 
 def _positions(coupling: Coupling, kept: Tensor) -> Tensor:
