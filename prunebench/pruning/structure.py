@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunebench.errors import Invalid
+from prunebench.errors import Invalid, Unsupported
 from prunebench.untyped import JsonMap, Plain
 
 if TYPE_CHECKING:
@@ -116,11 +116,18 @@ class Structure:
     def consumer(self) -> str:
         """The module that the units of heads or neurons write into the stream through.
 
-        Raises Invalid for `hidden` and `layers`, which have no such one.
+        Raises Unsupported for the neurons of experts, whose output matrices are many, and Invalid
+        for structures of other kinds, which have no such one.
         """
         for gate in self.gates:
             if gate.side == "input":
                 return gate.module
+        if self.kind == "neurons":
+            raise Unsupported(
+                f"{self.name}: each of these neurons writes through a matrix of every expert, and a "
+                "token enters few of them: no single module consumes them, so what enters it cannot "
+                "be measured"
+            )
         raise Invalid(f"{self.name}: only heads and neurons are consumed by one module")
 
     @property
