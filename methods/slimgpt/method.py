@@ -9,13 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench import Context, Decision, Structure
+from prunebench.pruning.protection import depth
 from prunebench.pruning.restoration import restore
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """Remove a layer's units greedily by the error they leave, and fit what stays to it."""
     chosen, params = ctx.prunable(), ctx.params
-    layers = ctx.structures["layers"].units
+    layers = depth(ctx.structures)
     shares = {f"layers.{s.layer}": _share(s.layer or 0, layers, params["first"])
               for s in chosen.values()}  # fmt: skip
     counts, scores = ctx.counts(chosen, shares=shares), {}

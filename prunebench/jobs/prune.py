@@ -25,7 +25,7 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import Plugin, locate
 from prunebench.profiling.cost import Cost, meter
 from prunebench.profiling.passes import counted
-from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.architectures import blocks_of, structures_of
 from prunebench.pruning.budget import Budget
 from prunebench.pruning.selection import TOLERANCE
 from prunebench.pruning.structure import Decision, Structure
@@ -59,7 +59,7 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
     before = logits(model, tokens)
     with meter(io.device) as cost:
         context = make_context(spec, sampler, cost, workdir, removed)
-        with counted(model, context.structures["layers"].modules, cost):
+        with counted(model, blocks_of(model), cost):
             decision = (deciding or decide)(plugin, model, context)
     changed = bool(decision.keep) or not torch.equal(before, logits(model, tokens))
     verification, uniform = cut(model, decision, tokens)

@@ -60,8 +60,8 @@ class Budget:
         dropped  indices of the layers that leave; their units count no more
         gained   parameters that the method adds to those that count (biases)
         """
-        units = self.structures["layers"].units
         layers = tuple(sorted(set(dropped)))
+        units = self.structures["layers"].units if layers else 0
         if layers and not (0 <= layers[0] and layers[-1] < units and len(layers) < units):
             raise Invalid(f"dropped: expected some of the layers 0..{units - 1}, got {dropped}")
         other = copy(self)

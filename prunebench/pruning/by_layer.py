@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prunebench.errors import Invalid
+from prunebench.pruning.architectures import blocks_of
 from prunebench.pruning.signals import Signal, listening
 from prunebench.pruning.structure import Structure
 from prunebench.pruning.surgery import gated
@@ -31,7 +32,7 @@ class Layer:
     """One decoder layer between what enters it and what leaves it.
 
     index       of the layer
-    structures  its heads and neurons, under their names
+    structures  its heads and neurons, and experts where it has some, under their names
     inputs      the stream that enters: a Tensor [batch, length, hidden] for each batch
     """
 
@@ -49,8 +50,13 @@ class Layer:
         self._kept: dict[str, Tensor] = {}
 
     def signals(self, *, moments: bool = False) -> dict[str, Signal]:
-        """What enters the consumers of this layer, as it is by now."""
-        with listening(self._model, self.structures, moments=moments) as found:
+        """What enters the consumers of this layer's heads and neurons, as it is by now.
+
+        Raises Unsupported for the neurons of experts, which no single module consumes.
+        """
+        kinds = ("heads", "neurons")
+        consumed = {n: s for n, s in self.structures.items() if s.kind in kinds}
+        with listening(self._model, consumed, moments=moments) as found:
             self.outputs()
         return found
 
@@ -92,8 +98,7 @@ def by_layer(
     layer; a step that does neither leaves the dense path. Memory: the stream of all samples, on
     the model's device. Hooks are there only while a layer runs.
     """
-    paths = structures["layers"].modules
-    modules = [model.get_submodule(path) for path in paths]
+    modules = [model.get_submodule(path) for path in blocks_of(model)]
     inputs, calls = _entering(model, modules, tokens, batch)
     for index, module in enumerate(modules):
         own = {name: s for name, s in structures.items() if s.layer == index}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from family_cases import CASES, TOKENS, model_of
 
-from prunebench.errors import Invalid
-from prunebench.pruning.architectures import structures_of
+from prunebench.errors import Invalid, Unsupported
+from prunebench.pruning.architectures import blocks_of, structures_of
 from prunebench.pruning.by_layer import by_layer
 from prunebench.pruning.restoration import add_bias, restore
 from prunebench.pruning.signals import signals
@@ -58,14 +58,29 @@ def test_layer_by_layer_is_the_model(case):
             layer.keep({n: units for n, units in decision.items() if n in layer.structures})
             last = torch.cat(layer.outputs())
         ends: list = []
-        final = model.get_submodule(structures["layers"].modules[-1])
+        final = model.get_submodule(blocks_of(model)[-1])
         hook = final.register_forward_hook(lambda _, a, o, ends=ends: ends.append(o))
         with masked(model, Decision({n: tuple(u) for n, u in decision.items()})):
             logits(model, TOKENS)
         hook.remove()
         expected = ends[0][0] if isinstance(ends[0], tuple) else ends[0]
         torch.testing.assert_close(last, expected, atol=1e-4, rtol=1e-4)
-    assert layer.index == len(structures["layers"].modules) - 1
+    assert layer.index == len(blocks_of(model)) - 1
+
+
+def test_what_enters_the_neurons_of_experts_is_refused_with_the_reason():
+    model = model_of("qwen3_moe")
+    structures = structures_of(model)
+    reason = "layers.0.neurons: .* every expert.*no single module consumes them"
+    with pytest.raises(Unsupported, match=reason):
+        signals(model, consumed(structures), TOKENS)
+    layers = by_layer(model, structures, TOKENS)
+    with pytest.raises(Unsupported, match=reason):
+        next(layers).signals()
+    assert list(next(layers).signals()) == ["layers.1.heads", "layers.1.neurons"]  # no experts
+    with pytest.raises(Invalid, match="hidden: only heads and neurons are consumed by one module"):
+        structures["hidden"].consumer  # noqa: B018  the property is what is asked
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_a_layer_without_one_of_its_parts():
