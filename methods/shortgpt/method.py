@@ -9,15 +9,22 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from prunebench import Context, Decision
+from prunebench import Context, Decision, Unsupported
+from prunebench.pruning.protection import require
+from prunebench.pruning.selection import TOLERANCE
 from prunebench.untyped import Json
 
 TARGETS = {"sublayers": ("heads", "neurons"), "attention": ("heads",), "mlp": ("neurons",)}
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
-    """Measure every influence in the dense model, then let the lowest leave at once."""
+    """Measure every influence in the dense model, then let the lowest leave at once.
+
+    Raises Unsupported where no layer can leave, or none may because each is too large.
+    """
     parts = ctx.params["parts"]
+    if parts == "layers":
+        require(ctx.structures, ("layers",))
     wanda: dict[str, Tensor] = {}
     influence: dict[str, Tensor] = {}
     for layer in ctx.by_layer(model, ctx.calibration()):
@@ -33,9 +40,17 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     if parts != "layers":
         return _without_parts(model, ctx, influence)
     scores = torch.stack(list(influence.values()))
-    if not ctx.params["fill"]:
-        return ctx.select({"layers": scores})
-    return _filled(ctx, scores, wanda)
+    if ctx.params["fill"]:
+        return _filled(ctx, scores, wanda)
+    decision = ctx.select({"layers": scores})
+    if not decision.keep and ctx.sparsity > TOLERANCE and ctx.matched is None:
+        least = 1.0 - ctx.budget.left({}, (int(scores.argmin()),)) / ctx.budget.total
+        raise Unsupported(
+            f"no layer leaves: the one of least influence has {least:.3f} of the "
+            f"{ctx.budget.of}'s parameters, which is further from {ctx.sparsity:.3f} than nothing "
+            "is; ask for more, or set parts: sublayers or fill: true"
+        )
+    return decision
 
 
 def block_influence(entering: Sequence[Tensor], leaving: Sequence[Tensor]) -> Tensor:
