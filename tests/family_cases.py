@@ -20,6 +20,7 @@ TIED = {"tie_word_embeddings": True}
 PLAIN = ("heads", "neurons", "layers")  # LayerNorm: no channel can leave exactly
 FIXED = {"kinds": PLAIN, "own_loader": ("heads",)}  # and heads fill the width in the config
 NEOX_SIZES = {"heads": "num_attention_heads", "neurons": "intermediate_size"}
+STABLELM_SIZES = NEOX_SIZES | {"groups": "num_key_value_heads"}
 FALCON_SIZES = {"heads": "num_attention_heads", "neurons": "ffn_hidden_size"}
 ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 LOW_HIGH = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -86,11 +87,11 @@ _ALL = (
         inert=("k_proj.bias",),
         sizes=NEOX_SIZES | {"neurons": "ffn_dim"},
     ),
-    _case("stablelm", {"use_qkv_bias": True}, sizes=NEOX_SIZES, **FIXED),
+    _case("stablelm", {"use_qkv_bias": True}, sizes=STABLELM_SIZES, **FIXED),
     _case(
         "stablelm-12b",
         {"use_parallel_residual": True, "qk_layernorm": True, "num_key_value_heads": 2},
-        sizes=NEOX_SIZES,
+        sizes=STABLELM_SIZES,
         **FIXED,
     ),
     _case(
