@@ -121,13 +121,13 @@ def test_its_models_are_pruned_and_an_edit_runs_them_again(family, tmp_path):
     folder = family()
     make_model(
         {"model_type": "starcoder2", **read_yaml(FAMILY / "family.yaml")["cases"][0]["config"]},
-        tmp_path / "model",
+        tmp_path / "original",
     )
-    raw, file = campaign(folder, tmp_path / "model"), str(tmp_path / "c.yaml")
+    raw, file = campaign(folder, tmp_path / "original"), str(tmp_path / "c.yaml")
     built = build(raw, file=file, check_files=False)
     planned = specs.prune_spec(built, built.cells[-1])
     given = {"model": planned.model.model_dump(), "sparsity_of": "decoder"}
-    spec = changed(pruning(tmp_path / "model"), **given)
+    spec = changed(pruning(tmp_path / "original"), **given)
     result = attempt(prune.prune, spec, tmp_path / "prune.json")
     assert result["status"] == "ok", result["reason"]
     assert result["model"]["family"] == "starcoder2" and result["verify"]["passed"]
