@@ -110,6 +110,9 @@ def signals(
 
     moments keeps [features, features] in fp64 for each structure: for many wide layers,
     `by_layer` keeps one layer's at a time. The output head is not run.
+
+    Raises Invalid for tokens of another shape, and Unsupported for the neurons of experts, which no
+    single module consumes.
     """
     if tokens.dim() != 2 or not len(tokens):
         raise Invalid(f"signals: expected tokens [samples, length], got {tuple(tokens.shape)}")

@@ -124,9 +124,9 @@ class Structure:
                 return gate.module
         if self.kind == "neurons":
             raise Unsupported(
-                f"{self.name}: each of these neurons writes through a matrix of every expert, and a "
-                "token enters few of them: no single module consumes them, so what enters it cannot "
-                "be measured"
+                f"{self.name}: each of these neurons writes through a matrix of every expert, of "
+                "which a token enters few: no single module consumes them, so what enters it "
+                "cannot be measured"
             )
         raise Invalid(f"{self.name}: only heads and neurons are consumed by one module")
 

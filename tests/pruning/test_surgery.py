@@ -79,7 +79,8 @@ def test_impossible_decisions_are_refused(keep, message):
 def test_unsupported_family_names_the_known_ones():
     model = make_tiny()
     model.config.model_type = "gpt2"
-    with pytest.raises(Unsupported, match="'gpt2' is not .*known: bloom, .*stablelm.* .docs/adding-a"):
+    message = "'gpt2' is not .*known: bloom, .*stablelm.* .docs/adding-a"
+    with pytest.raises(Unsupported, match=message):
         architectures.structures_of(model)
 
 
