@@ -40,6 +40,8 @@ TOKENS = 1900
 CALIBRATION = Calibration(corpus=("newswire",), samples=4, length=32)
 SECONDS, MEMORY_MB = 60.0, 1000.0
 """What a trial may take where method.yaml says nothing. Memory is beyond what was held before."""
+GRACE_S = 30.0
+"""What a trial is given beyond twice its time, for all that is not the method; then it is ended."""
 SHOWN = 4000
 """Characters of a failed trial's output that are shown."""
 IMPORTS = ("prunebench.jobs.trial", "prunebench.recovery.loop")
@@ -99,7 +101,7 @@ class Bench:
         try:
             jobs.run(
                 "trial", spec, [], out, device="cpu", threads=1, log=file,
-                timeout_s=2 * plugin.trial.get("seconds", SECONDS) + 30,
+                timeout_s=2 * plugin.trial.get("seconds", SECONDS) + GRACE_S,
                 memory_mb=int(plugin.trial.get("memory_mb", MEMORY_MB)) + 2500,
             )  # fmt: skip
         finally:
