@@ -7,8 +7,10 @@ import inspect
 import pytest
 import torch
 from family_cases import CASES, TOKENS, keep, model_of, pruned
+from job_specs import attempt, pruning
 from transformers import AutoModelForCausalLM
 
+from prunebench.jobs import prune
 from prunebench.models import folders
 from prunebench.pruning.architectures import structures_of
 from prunebench.pruning.conformance import evenly
@@ -82,6 +84,15 @@ def test_uniform_models_are_for_stock_classes_where_a_config_can_say_them(
         if stock:
             plain = AutoModelForCausalLM.from_pretrained(tmp_path / kind).eval()
             assert torch.equal(logits(plain, TOKENS), expected), kind
+
+
+@pytest.mark.parametrize("case", ["opt-350m", "qwen3_moe"])
+def test_a_job_prunes_what_has_no_layers_to_lose_and_what_has_experts(case, tmp_path, tokenizer):
+    folders.save(model_of(case), tokenizer, tmp_path / "original", uniform=True)
+    result = attempt(prune.prune, pruning(tmp_path / "original"), tmp_path / "prune.json")
+    assert result["status"] == "ok", result["reason"]
+    assert result["verify"]["passed"] and result["sparsity"]["within_tolerance"]
+    assert {facts["kind"] for facts in result["decision"].values()} == set(CASES[case].kinds)
 
 
 @pytest.mark.parametrize("case", CASES)
