@@ -41,7 +41,7 @@ def counted(model: PreTrainedModel, layers: Sequence[str], cost: Cost) -> Iterat
         if left.requires_grad:
             left.register_hook(lambda _: cost.see(backward=tokens))
 
-    decoder: Module = model.base_model
+    decoder: Module = model.get_decoder()  # not base_model: OPT runs its decoder past that
     handles = [
         decoder.register_forward_pre_hook(begin, with_kwargs=True),
         decoder.register_forward_hook(end, always_call=True),
