@@ -37,10 +37,12 @@ def test_there_is_one_case_for_each_family_file():
     assert {FAMILIES[CASES[case].family] for case in ONE_EACH} == set(FAMILIES.values())
 
 
-# What each method is given where the usual is not enough: its mask needs steps to separate.
-# SliceGPT's multiples of 8 channels are quarters of a width of 32.
+# What methods are given instead of the usual. PAT's mask needs steps to separate. A policy is given
+# few: how long it searches is not about the family. SliceGPT's multiples of 8 channels are quarters
+# of a width of 32.
 NEEDS = {
     "pat": {"sparsity": 0.25, "tokens": 12_000, "milestone": 0.9, "mask_travel": 7.0},
+    "policy_gradient": {"steps": 8},
     "slicegpt": {"multiple_of": 1},
 }
 COARSE = ("layers", "hidden")
