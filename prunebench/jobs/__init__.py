@@ -50,6 +50,7 @@ def run(
 
     A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)  # the job says there where it is, from its start
     out.unlink(missing_ok=True)
     arguments = [*map(str, inputs), "--spec", spec, "--out", str(out), "--device", device]
     place = out.with_name(f".{out.name}.{os.getpid()}.place")

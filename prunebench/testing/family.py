@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid, PrunebenchError
 from prunebench.pruning.architectures.folder import Family, read_family
+from prunebench.testing.runner import the_pytest
 from prunebench.untyped import Call
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ def check_family(folder: Path | str) -> tuple[list[str], int]:
 
 
 def family_tests(place: str) -> Call:
-    """A test for pytest, one case for each of the family's, of the folder in which `place` lies."""
-    import pytest
+    """A test for pytest, one case for each of the family's, of the folder in which `place` lies.
 
+    Raises Invalid where pytest is not installed.
+    """
+    pytest = the_pytest()
     path = Path(place)
     folder = path if path.is_dir() else path.parent
     names = [case["name"] for case in read_family(folder).cases]

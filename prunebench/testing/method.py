@@ -13,6 +13,7 @@ from prunebench.plugins.discovery import discover
 from prunebench.testing import checks
 from prunebench.testing.checks import Problem
 from prunebench.testing.report import CHECKS, Report, report
+from prunebench.testing.runner import the_pytest
 from prunebench.testing.trials import MODELS, SHARES, Bench, Trial, warmed
 from prunebench.untyped import Call
 
@@ -46,10 +47,9 @@ def check_method(
 def method_tests(place: str) -> Call:
     """A test for pytest, one case for each check, of the plugin folder in which `place` lies.
 
-    It is tried once, when the first case runs.
+    It is tried once, when the first case runs. Raises Invalid where pytest is not installed.
     """
-    import pytest
-
+    pytest = the_pytest()
     path = Path(place)
     folder = path if path.is_dir() else path.parent
 

@@ -125,7 +125,7 @@ POINT = {"batch": 1, "prompt": 8, "new": 2}
 MISTAKES = {
     "unknown method": (
         {"methods": ["dense", "lorapune"]},
-        r"toy.yaml: methods\[1\].name: unknown method 'lorapune'; known: dense, ",
+        r"toy.yaml: methods\[1\].name: unknown method 'lorapune'; known: adapt_pruner, dense, ",
     ),
     "unknown parameter": (
         {"methods": [{"name": "magnitude", "params": {"nrom": "l1"}}]},

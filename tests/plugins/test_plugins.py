@@ -119,7 +119,7 @@ BROKEN = {
     "NaN": (
         DESCRIPTION + "params: {a: {description: x, type: number, default: .nan}}\n",
         {},
-        "default of params.a: expected a finite number, got nan",
+        "method.yaml: params.a.default: nan is no number that can be computed with",
     ),
 }
 
@@ -172,18 +172,18 @@ def test_plugins_come_from_a_variable_and_from_packages(tmp_path, monkeypatch):
     found = discovery.discover()
     assert found["toy"].origin == "$PRUNEBENCH_PLUGINS" and discovery.is_outside(found["toy"])
     monkeypatch.delenv(discovery.VARIABLE)
-    package(tmp_path / "site", "flap", "flap_for_prunebench", DESCRIPTION.replace("toy", "flap"))
+    package(tmp_path / "site", "clip", "clip_for_prunebench", DESCRIPTION.replace("toy", "clip"))
     package(tmp_path / "site", "gone", "no_such_package", None)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     found = discovery.discover()
-    assert found["flap"].load()(None, None) == "decided"
-    assert found["flap"].origin == "the package dist-flap"
+    assert found["clip"].load()(None, None) == "decided"
+    assert found["clip"].origin == "the package dist-clip"
     assert found.broken["gone"] == (
         "package dist-gone: entry point 'gone': cannot import no_such_package: there is no such "
         "package; install it again"
     )
-    assert discovery.locate("flap", [found["flap"].folder]) == dataclasses.replace(
-        found["flap"], origin="the project"
+    assert discovery.locate("clip", [found["clip"].folder]) == dataclasses.replace(
+        found["clip"], origin="the project"
     )
 
 

@@ -136,7 +136,10 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"methods": ["lorapune"]}, "methods[0].name: unknown method 'lorapune'; known: dense"),
+        (
+            {"methods": ["lorapune"]},
+            "methods[0].name: unknown method 'lorapune'; known: adapt_pruner, dense",
+        ),
         ({"sparsities": [1.5]}, "sparsities[0]: 1.5 is greater than or equal"),
         ({"data": {"source": "local", "root": "nowhere"}}, "data.root: no such folder: nowhere"),
         (
