@@ -27,6 +27,7 @@ from prunebench.record.parts import (
     Count,
     Lost,
     RecordPart,
+    Removed,
     Share,
     Size,
     Text,
@@ -103,8 +104,8 @@ class Sparsity(Closed):
     """What share was asked for and what share was removed."""
 
     target: Share = Field(description="Share of parameters to remove.")
-    achieved: Share | None = Field(description="Share of all parameters removed.")
-    decoder_achieved: Share | None = Field(
+    achieved: Removed | None = Field(description="Share of all parameters removed.")
+    decoder_achieved: Removed | None = Field(
         None, description="Share of the decoder blocks' parameters removed."
     )
     native_ratio: float | None = Field(
