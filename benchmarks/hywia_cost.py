@@ -70,7 +70,7 @@ def _job(model: Any, tokens: Any, method: str, params: dict[str, Any]) -> Callab
     from prunebench.plugins.discovery import discover
     from prunebench.profiling.cost import Cost
     from prunebench.pruning.architectures import structures_of
-    from prunebench.pruning.selection import Budget
+    from prunebench.pruning.budget import Budget
 
     plugin, structures = discover()[method], structures_of(model)
     device = next(model.parameters()).device

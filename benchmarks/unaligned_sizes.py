@@ -22,7 +22,8 @@ from tabulate import tabulate
 from prunebench.models.shapes import make_config, random_model
 from prunebench.profiling import Point, measure
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import Budget, select
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import select
 from prunebench.pruning.surgery import slice_model
 
 MULTIPLES = (1, 8, 64)

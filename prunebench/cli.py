@@ -51,16 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("cell", type=Path, metavar="CELL", help="a record.json or its folder")
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("check", help="exit with 1 if a cell of a campaign failed")
+    command = commands.add_parser("check", help="verify a results folder, file by file, offline")
     command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.add_argument("--json", action="store_true", help="for programs, with every file")
     command.set_defaults(run=_check)
+
+    command = commands.add_parser("failures", help="exit with 1 if a cell of a campaign failed")
+    command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.set_defaults(run=_failures)
 
     command = commands.add_parser("status", help="show how far a campaign is, and what runs")
     command.add_argument("folder", type=Path, help="results/<campaign>")
     command.set_defaults(run=_status)
 
-    command = commands.add_parser("retry", help="clear failed jobs, so that they run again")
+    command = commands.add_parser("retry", help="clear failed and damaged jobs to run again")
     command.add_argument("folder", type=Path, help="results/<campaign>")
+    command.add_argument(
+        "--all-corrupt", action="store_true", help="look for damage in every result and model"
+    )
+    command.add_argument(
+        "--fresh", action="store_true", help="without the unfinished work of failed jobs"
+    )
     command.set_defaults(run=_retry)
 
     command = commands.add_parser("validate", help="check a campaign file and count its cells")
@@ -71,8 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("of", nargs="?", choices=["campaign", "record"], default="campaign")
     command.set_defaults(run=_schema)
 
-    command = commands.add_parser("list", help="list methods and baselines")
-    command.set_defaults(run=_list)
+    _add_authors_tools(commands)
 
     command = commands.add_parser("claims", help="run a campaign in one process")
     command.add_argument("--out", required=True, type=Path, help="folder; goes on where it was")
@@ -83,6 +93,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint_tools(commands)
     _add_jobs(commands)
     return parser
+
+
+def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Sub-commands for whoever writes a method or a model family."""
+    command = commands.add_parser("list", help="list methods and baselines")
+    command.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        metavar="PLACE",
+        help="further plugin folders, folders of such, or campaign files that name some",
+    )
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("new", help="make a plugin folder: a method that already runs")
+    command.add_argument("name", help="the method's name: small letters, digits and _")
+    command.add_argument(
+        "--in", dest="place", type=Path, metavar="FOLDER", help="default: the project's methods/"
+    )
+    command.set_defaults(run=_new)
+
+    command = commands.add_parser("check-method", help="try a plugin folder on tiny models")
+    command.add_argument("folder", type=Path, help="the plugin folder")
+    command.set_defaults(run=_check_method)
+
+    command = commands.add_parser("check-family", help="check a folder of a model family")
+    command.add_argument("folder", type=Path, help="the folder, with family.yaml and family.py")
+    command.set_defaults(run=_check_family)
 
 
 def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -149,6 +187,7 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--timeout", type=int, default=0, help="seconds; 0: none")
+        command.add_argument("--memory", type=int, default=0, help="MB of the host; 0: no limit")
         command.set_defaults(run=_job, kind=kind)
 
     command = commands.add_parser("world", help="job: write the demo's corpora and tasks")
@@ -185,6 +224,7 @@ def _job(options: argparse.Namespace) -> None:
         device=options.device,
         threads=options.threads,
         timeout_s=options.timeout or None,
+        memory_mb=options.memory or None,
     )
 
 
@@ -310,6 +350,17 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from prunebench.results.check import as_json, as_text, check, wrong
+
+    verdicts = check(options.folder)
+    if options.json:
+        print(json.dumps(as_json(options.folder, verdicts), indent=1))
+    else:
+        print(as_text(options.folder, verdicts))
+    return 1 if wrong(verdicts) else 0
+
+
+def _failures(options: argparse.Namespace) -> int:
     from prunebench.campaign.paths import CampaignFolder
     from prunebench.results.tables import failures
 
@@ -334,10 +385,13 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _retry(options: argparse.Namespace) -> None:
-    from prunebench.results.tables import clear_failed
+    from prunebench.results.repair import repair
 
-    for path in clear_failed(options.folder):
-        print(f"cleared {path}")
+    found = repair(options.folder, all_corrupt=options.all_corrupt, fresh=options.fresh)
+    for cleared in found:
+        print(f"cleared {cleared.path} ({cleared.why})")
+    if not found:
+        print(f"{options.folder}: no job failed, and nothing is damaged")
 
 
 def _validate(options: argparse.Namespace) -> None:
@@ -362,13 +416,45 @@ def _schema(options: argparse.Namespace) -> None:
     print(json.dumps(schemas[options.of](), indent=2))
 
 
-def _list(options: argparse.Namespace) -> None:
+def _list(options: argparse.Namespace) -> int:
+    from prunebench.campaign.reading import plugin_places
     from prunebench.plugins.discovery import discover
+    from prunebench.plugins.listing import list_text
 
-    plugins = discover()
-    width = max(len(name) for name in plugins)
-    for name, plugin in sorted(plugins.items(), key=lambda item: (item[1].kind, item[0])):
-        print(f"{name:<{width}}  {plugin.kind:<8}  {plugin.summary}")
+    plugins = discover(place for given in options.places for place in plugin_places(given))
+    print(list_text(plugins))
+    for reason in plugins.broken.values():
+        print(f"prunebench: {reason}", file=sys.stderr)
+    return 1 if plugins.broken else 0
+
+
+def _new(options: argparse.Namespace) -> None:
+    from prunebench.plugins.template import make, shown
+
+    folder = make(options.name, options.place)
+    given = "" if options.place is None else f"; plugins: [{shown(options.place)}]"
+    print(
+        f"{shown(folder)}: it runs already. Check it: prunebench check-method {shown(folder)}. "
+        f"In a campaign: methods: [{options.name}]{given}"
+    )
+
+
+def _check_method(options: argparse.Namespace) -> int:
+    from prunebench.testing import check_method
+
+    found = check_method(options.folder)
+    print(found.text())
+    return 0 if found.passed else 1
+
+
+def _check_family(options: argparse.Namespace) -> int:
+    from prunebench.testing import check_family
+
+    problems, cases = check_family(options.folder)
+    print(f"{options.folder.name}: {cases} cases, {len(problems)} problems")
+    for problem in problems:
+        print(f"  ✗ {problem}")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ import yaml
 from prunebench.campaign import specs
 from prunebench.campaign.config import Campaign, build
 from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.reading import portable
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
 from prunebench.jobs import evaluate, profile, prune, step, work
 from prunebench.jobs.work import JobIO, Spec
-from prunebench.results.assemble import read_result
+from prunebench.results.gather import read_result
 from prunebench.results.tables import make_records, make_tables
 from prunebench.untyped import Json, Plain
-from prunebench.whole import write_json, write_text
+from prunebench.whole import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run(file: Path, out: Path, *, device: str) -> str:
     """
     raw = read_yaml(file)
     campaign = replace(build(raw, file=str(file)), folder=out)
-    _own(out, raw)
+    _own(out, portable(raw, file.parent))
     for path, make in parts(campaign, device):
         if path.is_file() and read_result(path)["status"] != "failed":
             logger.info("%s: kept", path.relative_to(out))
@@ -53,7 +54,7 @@ def run(file: Path, out: Path, *, device: str) -> str:
         start_s = time.perf_counter()
         result = make()
         timing = {**result.pop("timing", {}), "job_s": time.perf_counter() - start_s}
-        write_json(path, {**result, "timing": timing})
+        work.put(path, {**result, "timing": timing})
         _clean_up(device)
         outcome = result["reason"] or result["status"]
         logger.info("%s: %s, %.1f s", path.relative_to(out), outcome, timing["job_s"])

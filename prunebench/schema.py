@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from functools import cache
+
 from prunebench.errors import Invalid
-from prunebench.untyped import JsonMap, Plain
+from prunebench.untyped import Foreign, JsonMap, Plain
+
+
+@cache
+def validator() -> Foreign:
+    """JSON schema, but 64.0 is no integer, and a pattern's `$` is the end: no line end follows."""
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def pattern(_: Foreign, wanted: str, given: Plain, __: Foreign) -> Iterator[ValidationError]:
+        if isinstance(given, str) and not re.search(re.sub(r"\$$", r"\\Z", wanted), given):
+            yield ValidationError(f"{given!r} does not match {wanted!r}")
+
+    def integer(_: Foreign, given: Plain) -> bool:
+        return isinstance(given, int) and not isinstance(given, bool)
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", integer)
+    extend: Foreign = validators.extend
+    return extend(Draft202012Validator, {"pattern": pattern}, type_checker=types)
 
 
 def check_schema(value: Plain, schema: JsonMap, *, where: str) -> None:
     """Validate against a JSON schema. Raises Invalid with the first problem, naming its key."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    found = Draft202012Validator(schema).iter_errors(value)
+    found = validator()(schema).iter_errors(value)
     errors = sorted(found, key=lambda e: [str(p) for p in e.absolute_path])
     if not errors:
         return

@@ -78,11 +78,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole, with line ends as they are.
-
-    A lone surrogate is written as its escape, which in JSON is what it means.
-    """
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    """Write a UTF-8 file whole, with line ends as they are; a lone surrogate as its escape."""
+    write_bytes(path, readable(text).encode())
 
 
 def write_json(path: Path, mapping: Mapping[str, object]) -> None:
@@ -100,16 +97,26 @@ def as_plain(value: object, where: str, key: str = "") -> Plain:
     """A copy of dicts, lists and scalars; raises Invalid, naming the key, for anything else."""
     if isinstance(value, Mapping):
         return {
-            str(name): as_plain(item, where, f"{key}.{name}" if key else str(name))
+            readable(str(name)): as_plain(item, where, f"{key}.{name}" if key else str(name))
             for name, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [as_plain(item, where, f"{key}[{position}]") for position, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise Invalid(f"{where}: {key}: {value} is no number in JSON; use null with a reason")
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return readable(value)
+    if value is None or isinstance(value, (int, float)):
         return value
     raise Invalid(f"{where}: {key}: {type(value).__name__} has no form in JSON")
+
+
+def readable(text: str) -> str:
+    """The text, with its lone surrogates (of names that are no UTF-8) written as their escapes.
+
+    No table, page or terminal could show them.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _check_owner(target: Path, owned_by: str) -> None:
@@ -121,6 +128,16 @@ def _check_owner(target: Path, owned_by: str) -> None:
             f"{target}: expected an empty folder or one with {owned_by}, found other files; "
             "choose another path"
         )
+
+
+def left_behind(root: Path) -> list[Path]:
+    """Temporary files and folders below `root` whose process, on this machine, is gone."""
+    found = []
+    for path in sorted(root.rglob(".*-*.partial*")):
+        process = path.name.partition(".partial")[0].rpartition("-")[0].rpartition(".")[2]
+        if process.isdigit() and not _is_running(process) and path.exists():
+            found.append(path)
+    return found
 
 
 def _draft(target: Path) -> Path:

@@ -92,26 +92,30 @@ OWN_SHAPES = {
     "bloom": {},
     "falcon": {"ffn_hidden_size": 48, "max_position_embeddings": 256},
     "gpt_neox": {"intermediate_size": 48, "max_position_embeddings": 256},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, **LLAMA_SHAPE},
+    "opt": {"ffn_dim": 48, "max_position_embeddings": 256, "dropout": 0.0},
     "phi3": {"original_max_position_embeddings": 256, **LLAMA_SHAPE},
-}
+    "qwen3_moe": {
+        "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 48, **LLAMA_SHAPE,
+    },
+    "stablelm": {
+        "intermediate_size": 48, "num_key_value_heads": 4, "max_position_embeddings": 256,
+        "partial_rotary_factor": 0.5,
+    },
+}  # fmt: skip
+
+
+def tiny_settings(family: str = "llama", **changes: Any) -> dict[str, Any]:
+    """The configuration of a tiny model of a family, with some keys changed."""
+    shape = OWN_SHAPES.get(family, LLAMA_SHAPE)
+    return {"model_type": family, **COMMON, **shape, **changes}
 
 
 def make_tiny(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:
     """A random model of a family with norms and biases that are not 1 and 0."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from prunebench.pruning.conformance.case import tiny_model
 
-    settings = {**COMMON, **OWN_SHAPES.get(family, LLAMA_SHAPE), **changes}
-    config = AutoConfig.for_model(family, **settings)
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or ".ln_" in name or name.endswith("bias"):
-                parameter.add_(0.3 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4.0)
-    return model.eval()
+    return tiny_model(tiny_settings(family, **changes), seed=seed)
 
 
 def _alphabet(pre_tokenizers: Any) -> list[str]:

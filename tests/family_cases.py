@@ -1,4 +1,4 @@
-"""One tiny random model for every family and variant, and decisions that fit it."""
+"""One tiny random model for every family and variant, with all that tests must know of it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,123 @@ from functools import cache
 from typing import Any
 
 import torch
-from conftest import make_tiny
+from conftest import tiny_settings
 
 from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.conformance import FamilyCase, unevenly
 from prunebench.pruning.structure import Decision
 
 TOKENS = torch.randint(2, 258, (3, 21), generator=torch.Generator().manual_seed(1))
 
 SHARP = {"rms_norm_eps": 0.02}  # large, so that a wrong eps is seen
-CASES: dict[str, dict[str, Any]] = {
-    "llama": SHARP,
-    "llama-biases": {
-        "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True,
-    },
-    "llama-mha": {"num_key_value_heads": 4},
-    "mistral": {"sliding_window": 6, **SHARP},
-    "qwen2": {"tie_word_embeddings": True, **SHARP},
-    "qwen3": SHARP,
-    "qwen3-tied": {"tie_word_embeddings": True, **SHARP},
-    "gemma": {"tie_word_embeddings": True, **SHARP},
-    "gemma-biases": {"attention_bias": True, **SHARP},
-    "gemma2": {
-        "tie_word_embeddings": True, "sliding_window": 6, "query_pre_attn_scalar": 8, **SHARP,
-    },
-    "glm": {"attention_bias": True, **SHARP},
-    "glm4": {"attention_bias": True, **SHARP},
-    "phi3": SHARP,
-    "bloom": {"tie_word_embeddings": True},
-    "gpt_neox": {},
-    "gpt_neox-sequential": {"use_parallel_residual": False},
-    "falcon-7b": {"tie_word_embeddings": True},  # one KV head for all queries
-    "falcon-40b": {"new_decoder_architecture": True, "num_kv_heads": 2},
-    "falcon-mha": {"multi_query": False, "parallel_attn": False, "bias": True},
-}  # fmt: skip
-LAYER_NORM = ("bloom", "falcon", "gpt_neox")
-EAGER_ONLY = ("bloom", "gemma2")  # transformers offers no SDPA for them
+TIED = {"tie_word_embeddings": True}
+PLAIN = ("heads", "neurons", "layers")  # LayerNorm: no channel can leave exactly
+FIXED = {"kinds": PLAIN, "own_loader": ("heads",)}  # and heads fill the width in the config
+NEOX_SIZES = {"heads": "num_attention_heads", "neurons": "intermediate_size"}
+STABLELM_SIZES = NEOX_SIZES | {"groups": "num_key_value_heads"}
+FALCON_SIZES = {"heads": "num_attention_heads", "neurons": "ffn_hidden_size"}
+ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+LOW_HIGH = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+BASES = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+}
+EXPERTS = {"initializer_range": 0.05, **SHARP}
+MIXTURE = {
+    "kinds": ("heads", "neurons", "experts", "hidden", "layers"),
+    "own_loader": ("neurons", "hidden"),  # one less is no size for torch's grouped product
+}
 
 
-def family_of(case: str) -> str:
-    """The `model_type` of a case."""
-    return case.partition("-")[0]
+def _case(name: str, config: dict[str, Any] | None = None, **facts: Any) -> FamilyCase:
+    family = name.partition("-")[0]
+    return FamilyCase(name, tiny_settings(family, **(config or {})), **facts)
+
+
+_ALL = (
+    _case("llama", SHARP),
+    _case(
+        "llama-biases", {"attention_bias": True, "mlp_bias": True, **TIED}, own_loader=("hidden",)
+    ),
+    _case("llama-mha", {"num_key_value_heads": 4}),
+    _case("llama-3.1", {"rope_parameters": {"rope_type": "llama3", **ROPE, **LOW_HIGH}, **SHARP}),
+    _case("mistral", {"sliding_window": 6, **SHARP}),
+    _case("qwen2", {**TIED, **SHARP}),
+    _case("qwen3", SHARP),
+    _case("qwen3-tied", {**TIED, **SHARP}),
+    _case("qwen3-yarn", {"rope_parameters": {"rope_type": "yarn", **ROPE}, **SHARP}),
+    _case("smollm3", {"no_rope_layer_interval": 2, **TIED, **SHARP}),
+    _case("olmo2", {"initializer_range": 0.04, **SHARP}),
+    _case("olmo2-tied", {"initializer_range": 0.04, **TIED, **SHARP}),
+    _case("gemma", {**TIED, **SHARP}),
+    _case("gemma-biases", {"attention_bias": True, **SHARP}),
+    _case(
+        "gemma2",
+        {"sliding_window": 6, "query_pre_attn_scalar": 8, **TIED, **SHARP},
+        own_loader=("hidden",),  # its config wants heads to divide the width
+        attentions=("eager",),  # transformers offers no SDPA for it
+    ),
+    _case(
+        "gemma3_text",
+        {
+            "sliding_window": 6, "sliding_window_pattern": 2, "query_pre_attn_scalar": 8,
+            "rope_parameters": BASES, **TIED, **SHARP,
+        },
+        own_loader=("hidden",),
+    ),
+    _case("glm", {"attention_bias": True, **SHARP}),
+    _case("glm4", {"attention_bias": True, **SHARP}),
+    _case("phi3", SHARP),
+    _case("mixtral", EXPERTS, **MIXTURE),
+    _case(
+        "qwen3_moe", {"mlp_only_layers": [1], "norm_topk_prob": True, **EXPERTS}, **MIXTURE
+    ),
+    _case("opt", TIED, inert=("k_proj.bias",), sizes=NEOX_SIZES | {"neurons": "ffn_dim"}, **FIXED),
+    _case(
+        "opt-350m",
+        {"do_layer_norm_before": False, "word_embed_proj_dim": 24, "init_std": 0.08},
+        kinds=("heads", "neurons"),  # a layer that writes nothing still normalises
+        own_loader=("heads",),
+        inert=("k_proj.bias",),
+        sizes=NEOX_SIZES | {"neurons": "ffn_dim"},
+    ),
+    _case("stablelm", {"use_qkv_bias": True}, sizes=STABLELM_SIZES, **FIXED),
+    _case(
+        "stablelm-12b",
+        {"use_parallel_residual": True, "qk_layernorm": True, "num_key_value_heads": 2},
+        sizes=STABLELM_SIZES,
+        **FIXED,
+    ),
+    _case(
+        "bloom",
+        TIED,
+        kinds=PLAIN,
+        own_loader=("heads", "neurons"),
+        attentions=("eager",),
+        sizes={"heads": "num_attention_heads"},
+    ),
+    _case("gpt_neox", sizes=NEOX_SIZES, **FIXED),
+    _case("gpt_neox-sequential", {"use_parallel_residual": False}, sizes=NEOX_SIZES, **FIXED),
+    _case("falcon-7b", TIED, sizes=FALCON_SIZES, **FIXED),  # one KV head for all queries
+    _case(
+        "falcon-40b",
+        {"new_decoder_architecture": True, "num_kv_heads": 2},
+        sizes=FALCON_SIZES | {"groups": "num_kv_heads"},
+        **FIXED,
+    ),
+    _case(
+        "falcon-mha",
+        {"multi_query": False, "parallel_attn": False, "bias": True},
+        sizes=FALCON_SIZES,
+        **FIXED,
+    ),
+)  # fmt: skip
+CASES: dict[str, FamilyCase] = {case.name: case for case in _ALL}
 
 
 @cache
 def _original(case: str) -> Any:
-    return make_tiny(family_of(case), **CASES[case])
+    return CASES[case].model()
 
 
 def model_of(case: str) -> Any:
@@ -59,42 +131,28 @@ def model_of(case: str) -> Any:
     return copy.deepcopy(_original(case))
 
 
+def losing(case: str) -> tuple[str, ...]:
+    """Kinds of which some unit can leave: a single KV group stays."""
+    structures = structures_of(_original(case)).values()
+    return tuple(dict.fromkeys(s.kind for s in structures if s.units > s.least))
+
+
 @cache
-def keep(case: str, which: str) -> dict[str, tuple[int, ...]]:
-    """A decision about heads, neurons, hidden, layers or all; empty where a case has no such unit.
-
-    Layers lose different units, so that the result is mixed; a single KV group stays.
-    """
-    structures = structures_of(_original(case))
-    units = {name: structure.units for name, structure in structures.items()}
-    groups = units["layers.0.heads"]
-    heads = {"layers.0.heads": tuple(range(1, groups)), "layers.2.heads": (0,)}
-    last = units["layers.1.neurons"] - 1
-    neurons = {"layers.1.neurons": tuple(range(3, last - 7)), "layers.2.neurons": (0, last)}
-    single = {
-        "heads": heads if groups > 1 else {},
-        "neurons": neurons,
-        "hidden": {"hidden": tuple(range(3, 32))} if "hidden" in units else {},
-        "layers": {"layers": (0, 2)},
-    }
-    chosen = single.values() if which == "all" else [single[which]]
-    return {name: kept for decision in chosen for name, kept in decision.items()}
+def keep(case: str) -> dict[str, tuple[int, ...]]:
+    """A decision about all kinds at once, after which layers differ."""
+    return unevenly(structures_of(_original(case)), CASES[case].kinds)
 
 
-KINDS = ("heads", "neurons", "hidden", "layers", "all")
+def decisions() -> list[tuple[str, tuple[str, ...]]]:
+    """All (case, kinds) for which there is something to decide: each kind, and all together."""
+    pairs = {case: losing(case) for case in CASES}
+    return [(case, some) for case, all_ in pairs.items() for some in (*((k,) for k in all_), all_)]
 
 
-def decisions() -> list[tuple[str, str]]:
-    """All (case, kind) for which there is something to decide."""
-    without = {(c, "hidden") for c in CASES if family_of(c) in LAYER_NORM}
-    without.add(("falcon-7b", "heads"))
-    return [(case, kind) for case in CASES for kind in KINDS if (case, kind) not in without]
-
-
-def pruned(case: str, which: str = "all") -> Any:
-    """A case's model after surgery."""
+def pruned(case: str) -> Any:
+    """A case's model after surgery of all kinds."""
     from prunebench.pruning.surgery import slice_model
 
     model = model_of(case)
-    slice_model(model, Decision(keep(case, which)))
+    slice_model(model, Decision(keep(case)))
     return model

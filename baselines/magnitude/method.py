@@ -30,11 +30,11 @@ def unit_norms(
     size = 0
     for coupling in structure.couplings:
         weight = model.get_parameter(coupling.parameter)
-        if weight.dim() != 2:
+        if weight.dim() < 2:
             continue
-        other = 1 - coupling.dim
+        other = [dim for dim in range(weight.dim()) if dim != coupling.dim]
         channels = weight.float().abs().pow(power).sum(dim=other, dtype=torch.float64).cpu()
         total += channels[coupling.index].sum(dim=1)  # [units, width] -> [units]
-        size += coupling.width * weight.shape[other]
+        size += coupling.width * weight.numel() // weight.shape[coupling.dim]
     mean = total / size if per_weight else total
     return mean if norm == "l1" else mean.sqrt()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunebench import Invalid
+from prunebench import Invalid, Unsupported
 from prunebench.pruning.structure import Coupling, Structure
 from prunebench.untyped import Module
 
@@ -99,8 +99,18 @@ def unit_scores(
 
 
 def weight_couplings(structure: Structure) -> list[Coupling]:
-    """The couplings of a structure with a Linear's weight: those that LoRA can speak for."""
-    return [c for c in structure.couplings if c.parameter.endswith(".weight")]
+    """The couplings of a structure with a Linear's weight: those that LoRA can speak for.
+
+    Raises Unsupported where a unit lies in tensors that are no Linear's.
+    """
+    norms = {f"{gate.module}.weight" for gate in structure.gates if gate.side == "statistics"}
+    of_linears = [c for c in structure.couplings if c.parameter.endswith(".weight")]
+    if not of_linears:
+        raise Unsupported(
+            f"loraprune: {structure.name} is part of a mixture of experts, whose weights are no "
+            "Linears: LoRA is not on them, so that they have no score"
+        )
+    return [c for c in of_linears if c.parameter not in norms]
 
 
 def pair_of(model: nn.Module, coupling: Coupling) -> Pair | None:
@@ -134,6 +144,12 @@ def plain_weight(layer: Module) -> Tensor:
 def lora_layer(model: nn.Module, parameter: str) -> Module:
     """The LoRA layer that now stands in the place of a parameter's Linear."""
     return model.get_submodule(parameter.rpartition(".")[0])
+
+
+def check_linears(scored: Mapping[str, Structure]) -> None:
+    """Raise Unsupported for a structure that LoRA cannot score."""
+    for structure in scored.values():
+        weight_couplings(structure)
 
 
 def check_targets(model: nn.Module, scored: Mapping[str, Structure]) -> None:

@@ -22,7 +22,7 @@ from prunebench.recovery import (
 from prunebench.recovery.lora import target_names
 from prunebench.untyped import Json, Module
 
-from .importance import check_targets
+from .importance import check_linears, check_targets
 from .options import LoRAPruneOptions
 from .precision import check_bits, merge_quantised, quantise
 from .pruner import Pruner
@@ -33,25 +33,28 @@ from .schedule import (
     exact_counts,
     native_counts,
 )
-from .shrink import restore
+from .shrink import numbers_of, restore
 from .taylor import taylor_ranking
 
 
 def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     """Tune `model` while units are masked on schedule; it ends merged, the decision names them.
 
-    Raises Unsupported when the target cannot be met in the layers that are not protected, or the
-    device cannot hold the weights in `bits`; Invalid for a training too short for its schedule or
-    without LoRA on all projections; Failure when no step had finite scores.
+    Raises Unsupported for a mixture of experts, and when the target cannot be met in the layers
+    that are not protected, or the device cannot hold the weights in `bits`; Invalid for a training
+    too short for its schedule or without LoRA on all projections; Failure when no step had finite
+    scores.
     """
     options = LoRAPruneOptions.from_params(ctx.params)
     check_bits(options.bits, ctx.device)
     scored = options.scored(ctx.structures)
+    check_linears(scored)
     records, settings = ctx.recovery()
     data = encode(records, ctx.tokenizer, settings, seed=ctx.seed)
     schedule, events = plan(ctx, scored, options, steps=data.steps)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     training, dtype, adapted = model.training, model.dtype, target_names(model, settings)
+    numbers = numbers_of(model, scored)
     fixed = taylor_ranking(model, scored, ctx) if options.ranking == "taylor" else None
     if options.cut == "at_once":
         fixed = _decided(model, data, settings, Pruner(model, scored, events, options, fixed), ctx)
@@ -66,7 +69,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     if options.bits != 16:
         merge_quantised(model, adapted, dtype)
     _, difference = merge(wrapped, data.first(2, ctx.device))
-    restore(model, scored, pruner.ids)
+    restore(model, scored, pruner.ids, numbers)
     _leave_plain(model, flags, training)
     _note(ctx, pruner, schedule, {**report, **difference, "data": data.summary()})
     return _decide(ctx, pruner)

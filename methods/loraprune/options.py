@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from prunebench import Invalid
+from prunebench.pruning.protection import depth
 from prunebench.pruning.structure import Structure
 from prunebench.untyped import Json, JsonMap, Passed
 
@@ -94,7 +95,7 @@ class LoRAPruneOptions:
 
     def scored(self, structures: Mapping[str, Structure]) -> dict[str, Structure]:
         """The heads and neurons of all layers that are not protected. Raises Invalid for none."""
-        layers = structures["layers"].units
+        layers = depth(structures)
         first, last = self.protected(layers)
         prunable = range(first, layers - last)
         chosen = {

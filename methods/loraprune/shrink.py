@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from prunebench import Structure
 from prunebench.pruning.architectures import refresh, structures_of
 from prunebench.pruning.structure import Coupling
-from prunebench.pruning.surgery import remember_numbers, sync_features
+from prunebench.pruning.surgery import keep_members, remember_numbers, spread_members, sync_features
 
 from .importance import lora_layer
 
@@ -35,6 +35,7 @@ def shrink(
             positions = _positions(coupling, keep[name])
             for owner, leaf in _tensors(model, coupling):
                 _replace(owner, leaf, coupling.dim, positions, optimizer)
+        keep_members(model, structure, keep[name].tolist())
         remember_numbers(model, structure, keep[name].tolist())
     _sync(model)
     left = structures_of(model)
@@ -43,9 +44,14 @@ def shrink(
 
 @torch.no_grad()
 def restore(
-    model: PreTrainedModel, structures: Mapping[str, Structure], kept: Mapping[str, Tensor]
+    model: PreTrainedModel,
+    structures: Mapping[str, Structure],
+    kept: Mapping[str, Tensor],
+    numbers: Mapping[str, Tensor],
 ) -> None:
     """Give a merged model its first shapes back, with zeros where units were cut off.
+
+    numbers  what `numbers_of` said of the model before anything was cut off
 
     The suite slices every method's model itself, by a decision on the first shapes.
     """
@@ -61,19 +67,26 @@ def restore(
             positions = _positions(coupling, kept[name]).to(old.device)
             full = old.new_zeros(shape).index_copy_(coupling.dim, positions, old.detach())
             setattr(owner, leaf, nn.Parameter(full, requires_grad=old.requires_grad))
+        for members in structure.members:
+            places = members.index[kept[name].cpu()].flatten().tolist()
+            spread_members(model, members.path, places, members.index.numel())
         if structure.numbers is not None:
-            _spread_numbers(model, structure, kept[name].cpu())
+            path, _, leaf = structure.numbers.rpartition(".")
+            owner = model.get_submodule(path)
+            delattr(owner, leaf)
+            if name in numbers:
+                owner.register_buffer(leaf, numbers[name])
     _sync(model)
 
 
-def _spread_numbers(model: nn.Module, structure: Structure, kept: Tensor) -> None:
-    """Numbers for all units again; those that were cut off have zero weights, and any number."""
-    assert structure.numbers is not None  # the caller asked
-    path, _, leaf = structure.numbers.rpartition(".")
-    owner = model.get_submodule(path)
-    old = getattr(owner, leaf)
-    full = old.new_zeros(structure.units).index_copy_(0, kept.to(old.device), old)
-    owner.register_buffer(leaf, full)
+def numbers_of(model: nn.Module, structures: Mapping[str, Structure]) -> dict[str, Tensor]:
+    """The original numbers [units] of the units left, where a model remembers them.
+
+    A model of which no unit was ever cut off remembers none (see `Structure.numbers`).
+    """
+    buffers = dict(model.named_buffers())
+    named = {name: structure.numbers or "" for name, structure in structures.items()}
+    return {name: buffers[path].clone() for name, path in named.items() if path in buffers}
 
 
 def _positions(coupling: Coupling, kept: Tensor) -> Tensor:
@@ -85,6 +98,8 @@ def _tensors(model: nn.Module, coupling: Coupling) -> list[tuple[nn.Module, str]
     """Where a coupling's side lies in an adapted Linear: in the frozen part, and in A or in B."""
     layer = lora_layer(model, coupling.parameter)
     leaf = coupling.parameter.rpartition(".")[2]
+    if not hasattr(layer, "active_adapters"):  # a norm's gain
+        return [(layer, leaf)]
     (name,) = layer.active_adapters
     places = [(layer.base_layer, leaf)]
     if leaf == "weight":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from prunebench import Failure
+from prunebench import Failure, Unsupported
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.surgery import in_double, logits, masked
 from prunebench.untyped import Module
@@ -13,6 +13,16 @@ from prunebench.untyped import Module
 from .sparsifier import HSM, Sparsifier
 
 TOLERANCE = 1e-4  # fp32, per unit of the largest logit (at least 1), as for merging LoRA
+
+
+def check_writers(model: nn.Module, structure: Structure) -> None:
+    """Raise Unsupported unless everything that writes into the stream can have an HSM folded in."""
+    for gate in structure.gates:
+        if not isinstance(model.get_submodule(gate.module), (nn.Linear, nn.Embedding)):
+            raise Unsupported(
+                f"pat: {gate.module} writes into the residual stream and is no Linear, so that an "
+                "HSM cannot be folded into it: mixtures of experts are not supported"
+            )
 
 
 @torch.no_grad()

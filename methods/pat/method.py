@@ -14,7 +14,7 @@ from prunebench.pruning.tying import head_is_tied
 from prunebench.recovery import RecoveryData, RecoverySettings, attach, encode, fit, merge, trainer
 from prunebench.untyped import Json, Module
 
-from .fold import check, fold
+from .fold import check, check_writers, fold
 from .options import PATOptions
 from .schedule import GateSchedule, mask_rate, module_rate
 from .sparsifier import Sparsifier
@@ -31,6 +31,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     separate or a fold that is not exact.
     """
     require(ctx.structures, ("hidden",))
+    check_writers(model, ctx.structures["hidden"])
     options = PATOptions.from_params(ctx.params)
     width = choose_width(
         ctx.budget,

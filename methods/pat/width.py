@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from prunebench import Invalid, Unsupported
-from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE
 from prunebench.untyped import Foreign
 
 ALIGNMENTS = (64, 32, 16, 8, 4, 2, 1)

@@ -23,14 +23,22 @@ from prunebench.campaign.parts import (
     Texts,
 )
 from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.reading import below, from_here
 from prunebench.campaign.rows import Row, build_rows
-from prunebench.campaign.settings import Recovery, check_corpora, read_protocols, read_recovery
+from prunebench.campaign.settings import (
+    Recovery,
+    check_corpora,
+    check_once,
+    read_protocols,
+    read_recovery,
+)
 from prunebench.errors import Invalid, unknown
 from prunebench.evaluation.protocols import Protocol
-from prunebench.files import read_yaml
+from prunebench.files import check_plain, read_yaml
 from prunebench.models.shapes import find_shape
 from prunebench.models.shipped import DEMO_MODEL, check_shipped
-from prunebench.plugins.discovery import Plugin, discover
+from prunebench.plugins.discovery import Plugins, discover
+from prunebench.pruning.architectures import use
 from prunebench.text.source import Source, open_source
 
 MODELS_VARIABLE = "PRUNEBENCH_MODELS"
@@ -41,6 +49,7 @@ class Model(Part):
 
     overrides  of a random model: keys of its configuration with other values
     identity   digests of what a local folder holds, where they are known
+    families   folders of families outside the project that may be its
     """
 
     name: str
@@ -51,6 +60,7 @@ class Model(Part):
     trust_remote_code: bool = False
     overrides: dict[str, JsonValue] = {}
     identity: dict[str, str] = {}
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Campaign:
     file: str
     models: Mapping[str, Model]
     rows: Mapping[str, Row]
-    plugins: Mapping[str, Plugin]
+    plugins: Plugins
     sparsities: tuple[float, ...]
     seeds: tuple[int, ...]
     source: str
@@ -96,7 +106,6 @@ class Campaign:
     resources: Resources = field(default_factory=Resources)
     reference: str | None = None
     seeds_at: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
-    plugin_folders: tuple[str, ...] = ()
     steps: Steps | None = None
     papers: tuple[str, ...] = ()
     folder: Path | None = None
@@ -168,20 +177,25 @@ def load_campaign(path: str | Path) -> Campaign:
     return build(read_yaml(Path(path)), file=str(path))
 
 
-def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
+def build(
+    raw: object, *, file: str, folder: Path | None = None, check_files: bool = True
+) -> Campaign:
     """Check a campaign given as plain data; `file` is named in errors.
 
+    folder       what `plugins` are relative to; default: the folder of `file`
     check_files  whether models and data must be there, as a run needs and a report does not
     """
+    check_plain(raw, file)
     given = checked(CampaignFile, raw, where=file)
-    plugins = discover(given.plugins)
+    place = folder or Path(file).parent
+    plugins = _discover(given.plugins, place, file)
     recovery = read_recovery(given.recovery, file)
     if given.calibration is not None:
         check_corpora(f"{file}: calibration.corpus", given.calibration.corpus)
     campaign = Campaign(
         name=given.name,
         file=file,
-        models=_models(given.models, file),
+        models=_models(given.models, _families(given.families, place, file), file),
         rows=build_rows(given, plugins, file=file),
         plugins=plugins,
         sparsities=tuple(sorted(given.sparsities)),
@@ -199,11 +213,11 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
         resources=given.resources,
         reference=given.reference,
         seeds_at=_seeds_at(given, file),
-        plugin_folders=given.plugins,
         steps=given.steps,
         papers=given.papers,
     )
     _check_names(campaign)
+    check_once(campaign.perplexity, file)
     if check_files:
         for i, model in enumerate(campaign.models.values()):
             _check_model(model, f"{file}: models[{i}]")
@@ -211,12 +225,11 @@ def build(raw: object, *, file: str, check_files: bool = True) -> Campaign:
     return campaign
 
 
-def portable(raw: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A campaign as its results keep it: readable from any working folder."""
-    folders = raw.get("plugins")
-    if not isinstance(folders, list):
-        return dict(raw)
-    return {**raw, "plugins": [str(Path(str(path)).resolve()) for path in folders]}
+def _discover(places: tuple[str, ...], folder: Path, file: str) -> Plugins:
+    try:
+        return discover(below(folder, place) for place in places)
+    except Invalid as error:
+        raise Invalid(f"{file}: plugins: {error}") from None
 
 
 def _seeds_at(given: CampaignFile, file: str) -> dict[float, tuple[int, ...]]:
@@ -235,7 +248,20 @@ def _seeds_at(given: CampaignFile, file: str) -> dict[float, tuple[int, ...]]:
     return found
 
 
-def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
+def _families(places: tuple[str, ...], folder: Path, file: str) -> tuple[str, ...]:
+    """Folders of families outside the project, from the working folder on; they are known then."""
+    found = []
+    for place in places:
+        try:
+            found.append(from_here(use(below(folder, place)).folder))
+        except Invalid as error:
+            raise Invalid(f"{file}: families: {error}") from None
+    return tuple(found)
+
+
+def _models(
+    entries: tuple[ModelEntry, ...], families: tuple[str, ...], file: str
+) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for i, entry in enumerate(entries):
         where = f"{file}: models[{i}]"
@@ -249,6 +275,7 @@ def _models(entries: tuple[ModelEntry, ...], file: str) -> dict[str, Model]:
             dtype=entry.dtype,
             trust_remote_code=entry.trust_remote_code,
             overrides=entry.overrides or {},
+            families=families,
         )
     return models
 
@@ -297,12 +324,12 @@ def _check_names(campaign: Campaign) -> None:
     for i, row in enumerate(campaign.steps.rows if campaign.steps else ()):
         where = f"{campaign.file}: steps.rows[{i}]"
         if row.method not in campaign.plugins:
-            raise Invalid(f"{where}.method: unknown method {row.method!r}")
+            raise Invalid(f"{where}.method: {campaign.plugins.why_not(row.method)}")
         if row.label in campaign.rows:
             raise Invalid(f"{where}.label: {row.label!r} is already taken")
     for i, name in enumerate(campaign.papers):
         if name not in campaign.plugins:
-            raise Invalid(unknown(f"{campaign.file}: papers[{i}]", name, campaign.plugins))
+            raise Invalid(f"{campaign.file}: papers[{i}]: {campaign.plugins.why_not(name)}")
     for key, asked in (("zeroshot", campaign.zeroshot), ("generation", campaign.generation)):
         if asked is None:
             continue

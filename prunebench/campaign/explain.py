@@ -50,11 +50,13 @@ def _key(location: Sequence[int | str]) -> str:
 
 def _words(problem: ErrorDetails) -> str:
     kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind in ("key", "twice"):
+    if kind in ("key", "twice", "digits"):
         return problem["msg"]
     if kind in BOUNDS:
         name, words = BOUNDS[kind]
         return f"{got!r} {words} {context[name]}"
+    if kind == "string_too_long":
+        return f"has {len(got)} characters, at most {context['max_length']} fit into a file name"
     if kind == "too_short":
         return f"{list(got)!r} should be non-empty"
     if kind == "literal_error":

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunebench import outside
 from prunebench.errors import Invalid
 from prunebench.files import joined
 from prunebench.identity import Revisions, file_digest, model_identity
+from prunebench.pruning.architectures.folder import FAMILY
 from prunebench.text.source import CORPORA, INSTRUCTIONS, Source, corpora_of
 
 if TYPE_CHECKING:
@@ -25,7 +27,12 @@ Digests = Mapping[str, str]
 
 
 def of_model(campaign: Campaign, model: Model) -> dict[str, str]:
-    """Digests of a local folder, the commit of a hub model; nothing for a random one."""
+    """Digests of a local folder, the commit of a hub model, the code of families outside."""
+    families = {f"family {name}": outside.digest(Path(name), FAMILY) for name in model.families}
+    return {**_weights_of(campaign, model), **families}
+
+
+def _weights_of(campaign: Campaign, model: Model) -> dict[str, str]:
     from prunebench.campaign.config import locate
 
     if model.kind in ("local", "demo"):

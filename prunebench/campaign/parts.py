@@ -27,9 +27,9 @@ Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Natural = Annotated[int, Strict(), Field(ge=0)]
 Length = Annotated[int, Strict(), Field(ge=2)]
-Fraction = Annotated[float, Strict(), Field(gt=0, lt=1)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]  # numpy's generators take no more
 Number = Annotated[float, Strict()]
-Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Strict(), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Split = Literal["train", "validation", "test"]
 SparsityOf = Literal["model", "decoder"]
 Bos = Literal["auto", "text", "window", "none"]
@@ -61,6 +61,19 @@ def _unique(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _exact(value: float) -> float:
+    """Cells are named by the first six digits: two that differ later would be one."""
+    if float(f"{value:g}") != value:
+        raise PydanticCustomError(
+            "digits", "{value} has more than six digits; write {short}",
+            {"value": value, "short": f"{value:g}"},
+        )  # fmt: skip
+    return value
+
+
+Fraction = Annotated[float, Strict(), Field(gt=0, lt=1), AfterValidator(_exact)]
+
+
 def _one_or_several(value: object) -> object:
     return (value,) if isinstance(value, str) else _listed(value)
 
@@ -72,7 +85,7 @@ Corpora = Annotated[
 ]
 Listed = BeforeValidator(_listed)
 Sparsities = Annotated[tuple[Fraction, ...], Listed, Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[tuple[Natural, ...], Listed, Field(min_length=1), AfterValidator(_unique)]
+Seeds = Annotated[tuple[Seed, ...], Listed, Field(min_length=1), AfterValidator(_unique)]
 
 
 class Part(BaseModel):
@@ -185,7 +198,7 @@ class Calibration(Part):
     samples: Count = Field(10, description="Number of windows.")
     length: Length = Field(128, description="Tokens per window.")
     bos: Bos = Field("auto", description=BOS)
-    seed: Natural | None = Field(
+    seed: Seed | None = Field(
         None, description="Draws the windows, the same for all cells; default: the cell's seed."
     )
 
@@ -323,7 +336,13 @@ class CampaignFile(Part):
     )
     data: DataEntry
     plugins: Annotated[tuple[Text, ...], Listed] = Field(
-        (), description="Further folders in which plugin folders lie."
+        (),
+        description="Further plugin folders, or folders of such, relative to this file.",
+    )
+    families: Annotated[tuple[Text, ...], Listed] = Field(
+        (),
+        description="Folders of model families that the project does not have, relative to this "
+        "file.",
     )
     seeds: Seeds = Field(
         (0,),

@@ -67,6 +67,15 @@ class CellPaths:
         """What is kept, where no model is saved."""
         return self.folder / "decision.json"
 
+    def made_by(self, result: Path) -> list[Path]:
+        """Files and folders that the job of a result leaves beside it, as far as they are there."""
+        made = {
+            "prune": (self.model, self.decision),
+            "recover": (self.model,),
+            "evaluate": (self.items, self.generation_items),
+        }
+        return [path for path in made.get(result.stem, ()) if path.exists()]
+
     def log(self, job: str) -> Path:
         """What a job says on its way."""
         return self.folder / f"{job}.log"
@@ -96,6 +105,11 @@ class CampaignFolder:
     def leak(self) -> Path:
         """Which evaluation text is part of calibration or tuning text."""
         return self.root / "leak.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Digests of the views and of the records behind them."""
+        return self.root / "views.json"
 
     @property
     def complete(self) -> Path:

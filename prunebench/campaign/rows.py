@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from prunebench.campaign.parts import CampaignFile, MethodEntry
 from prunebench.errors import Invalid
-from prunebench.plugins.discovery import Plugin
+from prunebench.plugins.discovery import Plugin, Plugins
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
     matched: str | None = None
 
 
-def build_rows(given: CampaignFile, plugins: Mapping[str, Plugin], *, file: str) -> dict[str, Row]:
+def build_rows(given: CampaignFile, plugins: Plugins, *, file: str) -> dict[str, Row]:
     """Rows by label, from a campaign's `methods`; the unpruned one is added if it is not there.
 
     Raises Invalid naming `file` and key.
@@ -64,13 +64,11 @@ def _check_matched(
         raise Invalid(f"{where}.matched: no row {target!r} to be matched to; known: {names}")
 
 
-def _variants(
-    entry: MethodEntry, plugins: Mapping[str, Plugin], given: CampaignFile, where: str
-) -> list[Row]:
+def _variants(entry: MethodEntry, plugins: Plugins, given: CampaignFile, where: str) -> list[Row]:
     """The row of an entry, or two where it is wanted with recovery and without."""
     name, matched = entry.name, entry.matched
     if name not in plugins:
-        raise Invalid(f"{where}.name: unknown method {name!r}; known: {', '.join(sorted(plugins))}")
+        raise Invalid(f"{where}.name: {plugins.why_not(name)}")
     plugin = plugins[name]
     recovery = given.recovery is not None
     _check_recovery(entry, plugin, recovery, where)

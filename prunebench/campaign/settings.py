@@ -93,6 +93,18 @@ def read_protocols(entries: Sequence[str | PerplexityEntry], file: str) -> Itera
             )
 
 
+def check_once(protocols: Sequence[Protocol], file: str) -> None:
+    """Raise Invalid where two measurements have one key, whatever the family: one would be lost."""
+    for relies in (False, True):
+        seen: dict[str, Protocol] = {}
+        for protocol in protocols:
+            key = protocol.for_family(relies_on_bos=relies).key
+            if key in seen:
+                same = "stands twice" if seen[key] == protocol else "is measured in two ways"
+                raise Invalid(f"{file}: perplexity: {key} {same}; give one of them another name")
+            seen[key] = protocol
+
+
 def check_corpora(where: str, given: str | Sequence[str]) -> None:
     """Raise Invalid for a corpus that nobody knows."""
     for name in corpora_of(given):

@@ -15,9 +15,11 @@ from pydantic import JsonValue
 from prunebench.campaign import inputs
 from prunebench.campaign.config import DEMO_ROOT, Campaign, Cell, Model
 from prunebench.campaign.parts import Calibration, Part, Profile, SparsityOf, SuiteRun, Texts
+from prunebench.campaign.reading import from_here
 from prunebench.campaign.rows import Row
 from prunebench.campaign.settings import Recovery
 from prunebench.evaluation.protocols import Protocol
+from prunebench.plugins.discovery import Plugin, is_outside
 from prunebench.text.source import Source, open_source
 
 
@@ -56,7 +58,11 @@ class CellFacts(Part):
 
 
 class PruneSpec(Part):
-    """Input of a pruning job. `recovery` is there for methods that tune by themselves alone."""
+    """Input of a pruning job.
+
+    plugins   the folder of a plugin that lies outside the project
+    recovery  is there for methods that tune by themselves alone
+    """
 
     model: Model
     data: DataSpec
@@ -138,7 +144,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
         method=row.method,
         params=dict(row.params),
         multiple_of=dict(row.multiple_of),
-        plugins=campaign.plugin_folders,
+        plugins=_places(plugin),
         plugin_sha256=plugin.digest(),
         calibration=campaign.calibration,
         recovery=campaign.recovery if plugin.tunes_itself else None,
@@ -180,14 +186,15 @@ def step_spec(campaign: Campaign, cell: Cell) -> StepSpec:
     """For a job that measures a single step."""
     assert campaign.steps is not None  # no step is measured without
     entry = next(row for row in campaign.steps.rows if row.label == cell.label)
+    plugin = campaign.plugins[entry.method]
     return StepSpec(
         cell=step_facts(campaign, cell),
         model=_model(campaign, cell.model),
         micro_batches=entry.micro_batches or campaign.steps.micro_batches,
         length=entry.length or campaign.steps.length,
         rounds=campaign.steps.rounds,
-        plugins=campaign.plugin_folders,
-        plugin_sha256=campaign.plugins[entry.method].digest(),
+        plugins=_places(plugin),
+        plugin_sha256=plugin.digest(),
     )
 
 
@@ -278,6 +285,13 @@ def _model(campaign: Campaign, name: str) -> Model:
     identity = inputs.of_model(campaign, entry)
     revision = identity.pop("revision", entry.revision)
     return entry.model_copy(update={"revision": revision, "identity": identity})
+
+
+def _places(plugin: Plugin) -> tuple[str, ...]:
+    """The folder of a plugin outside the project, from the working folder on where it is below."""
+    if not is_outside(plugin):
+        return ()
+    return (from_here(plugin.folder),)
 
 
 def _data(campaign: Campaign, read: inputs.Digests) -> DataSpec:

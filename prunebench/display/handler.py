@@ -109,6 +109,7 @@ class Display(logging.Handler):
                 return
             self.told.add(why)
             self.failed += status == "failed"
+            text += f"; log: {job.log}" if status == "failed" and job.log else ""
         self.line(Text(*MARKS[status]) + Text(f"{subject(job.wildcards)}  ", "bold") + Text(text))
 
     def on_job_error(self, record: Foreign) -> None:

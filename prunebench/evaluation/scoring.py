@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from prunebench.untyped import Foreign, Passed
 
@@ -84,9 +84,10 @@ def _in_parts(
 
 def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits [n, vocabulary] of hidden states [n, hidden_size]: the model's own forward function,
-    for which the decoder hands back these states instead of running."""
-    decoder = model.base_model
-    output = BaseModelOutputWithPast(last_hidden_state=hidden[None])
+    for which the decoder hands back these states instead of running. (The base model of OPT wraps
+    its decoder, and OPT's head reads that; mixtures of experts ask for router logits, too.)"""
+    decoder = model.get_decoder()
+    output = MoeModelOutputWithPast(last_hidden_state=hidden[None])
     before = decoder.__dict__.get("forward")
     decoder.forward = lambda *args, **kwargs: output
     try:

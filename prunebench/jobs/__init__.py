@@ -19,13 +19,13 @@ from typing import NoReturn
 from prunebench.devices import reserved, thread_limits
 from prunebench.errors import Unsupported
 from prunebench.jobs import warm
+from prunebench.jobs.limits import MEMORY, PLACE, Child, Limits, end, watch, where
+from prunebench.jobs.output import cut
+from prunebench.record import stages
 from prunebench.untyped import Passed
-from prunebench.whole import write_json
 
 STARTED = "PRUNEBENCH_STARTED"
 """Environment variable: when the job was asked for, on the clock that all processes share."""
-
-Child = subprocess.Popen[bytes] | warm.Job
 
 
 def run(
@@ -36,40 +36,54 @@ def run(
     *,
     device: str,
     threads: int,
-    timeout_s: int | None = None,
+    timeout_s: float | None = None,
+    memory_mb: int | None = None,
+    log: int = 2,
 ) -> None:
     """Run the job `prunebench.jobs.<kind>` in a process of its own and see that `out` is written.
 
-    spec    the job's input as JSON; it is kept in `out` also where the job wrote nothing
-    inputs  results of earlier jobs
+    spec       the job's input as JSON; it is kept in `out` also where the job wrote nothing
+    inputs     results of earlier jobs
+    memory_mb  host memory that it may take; None: no limit
+    timeout_s  None: no limit
+    log        descriptor of the file for what it prints, cut to a size; default: standard error
 
     A job that is stopped from outside (Ctrl-C, the scheduler) leaves no file and will run again.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)  # the job says there where it is, from its start
     out.unlink(missing_ok=True)
     arguments = [*map(str, inputs), "--spec", spec, "--out", str(out), "--device", device]
+    place = out.with_name(f".{out.name}.{os.getpid()}.place")
+    limits = Limits(timeout_s, memory_mb)
     try:
-        with reserved(device) as reservation:
+        with reserved(device) as reservation, cut(log) as output:
             environment = {
                 **reservation,
                 **thread_limits(threads),
                 STARTED: repr(time.monotonic()),
+                PLACE: str(place.absolute()),
+                **({MEMORY: str(memory_mb)} if memory_mb is not None else {}),
             }
-            reason = _wait(_start(kind, arguments, environment), timeout_s)
+            reason = _wait(_start(kind, arguments, environment, output), limits, place)
     except Unsupported as error:
         reason = str(error)
+    finally:
+        place.unlink(missing_ok=True)
     if not out.exists():
-        write_json(out, {"status": "failed", "reason": reason, "spec": json.loads(spec)})
+        lost = {"status": "failed", "reason": reason, "spec": json.loads(spec)}
+        stages.write(out, {**lost, "read": stages.rests_on(inputs)})
 
 
-def _start(kind: str, arguments: list[str], environment: dict[str, str]) -> Child:
+def _start(kind: str, arguments: list[str], environment: dict[str, str], output: int) -> Child:
     """The job's process: a fork of the warm one, or one of its own from nothing."""
-    if (job := warm.run(kind, arguments, environment)) is not None:
+    if (job := warm.run(kind, arguments, environment, output)) is not None:
         return job
     command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *arguments]
-    return subprocess.Popen(command, env={**os.environ, **environment})
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
 
-def _wait(child: Child, timeout_s: int | None) -> str:
+def _wait(child: Child, limits: Limits, place: Path) -> str:
     """Why the job ended, should it turn out that it wrote nothing."""
 
     def leave(*_: Passed) -> NoReturn:
@@ -77,20 +91,18 @@ def _wait(child: Child, timeout_s: int | None) -> str:
 
     previous = signal.signal(signal.SIGTERM, leave)
     try:
-        return _reason(child.wait(timeout=timeout_s))
-    except subprocess.TimeoutExpired:
-        return f"time limit of {timeout_s} s exceeded"
+        ended = watch(child, limits, place)
+        return ended if isinstance(ended, str) else _reason(ended, place)
     finally:
         signal.signal(signal.SIGTERM, previous)
-        child.kill()  # does nothing to a job that has ended
-        child.wait()
+        end(child)
 
 
-def _reason(code: int) -> str:
+def _reason(code: int, place: Path) -> str:
     if -code in (signal.SIGTERM, signal.SIGINT):  # stopped from outside, like this process itself
         sys.exit(128 - code)
     if code < 0:
         name = signal.Signals(-code).name
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-        return f"the job was killed by {name}{hint}"
+        return f"the job was killed by {name}{where(place)}{hint}"
     return f"the job ended with exit status {code} and wrote no result"

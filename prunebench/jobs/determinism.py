@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 from collections.abc import Callable
 
@@ -24,10 +25,16 @@ _warn_only = False
 
 
 def ask(seed: int, device: str) -> None:
-    """Seed torch's global generator and ask for deterministic kernels, strictly on a GPU."""
+    """Seed the global generators of torch, numpy and Python; ask for deterministic kernels.
+
+    On a GPU strictly.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import numpy
     import torch
 
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=_warn_only or device == "cpu")
     memory: Foreign = torch.utils.deterministic  # its module sets the attribute by hand

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,16 +16,20 @@ from prunebench.campaign.specs import PruneSpec
 from prunebench.errors import Failure, Invalid
 from prunebench.identity import model_identity
 from prunebench.jobs import determinism, work
+from prunebench.jobs.readback import Build, Folder, read_back
 from prunebench.jobs.sampling import Sampler
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
+from prunebench.plugins.ask import ask
 from prunebench.plugins.context import Context
-from prunebench.plugins.discovery import Plugin, discover
+from prunebench.plugins.discovery import Plugin, locate
 from prunebench.profiling.cost import Cost, meter
-from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.profiling.passes import counted
+from prunebench.pruning.architectures import blocks_of, structures_of
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE
 from prunebench.pruning.structure import Decision, Structure
-from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut
+from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, cut, logits
 from prunebench.record.provenance import provenance
 from prunebench.untyped import Json
 from prunebench.whole import write_text
@@ -33,34 +37,41 @@ from prunebench.whole import write_text
 if TYPE_CHECKING:
     from prunebench.recovery import RecoverySettings
 
+Deciding = Callable[[Plugin, PreTrainedModel, Context], Decision]
 VERIFY_TOKENS = (2, 32)
 NOT_SAVED = "not saved; regenerated from the seed"
 
 
-def prune(spec: PruneSpec, io: JobIO) -> Json:
-    """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to."""
+def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
+    """Run a pruning job and describe its result. `io.inputs`: the row that it is matched to.
+
+    deciding  takes the place of `decide`, for whoever wants to look at the model around it
+    """
     determinism.ask(spec.seed, io.device)
-    plugin = discover(spec.plugins)[spec.method]
+    plugin = locate(spec.method, spec.plugins)
     removed = matched_counts(io.inputs)
     model, tokenizer = work.load_original(spec.model, io.device)
     dense = count_parameters(model), count_decoder_parameters(model)
     workdir = io.cell.work("prune")
     workdir.mkdir(parents=True, exist_ok=True)
     sampler = Sampler(spec, model, tokenizer)
+    tokens = verify_tokens(model, spec.seed)
+    before = logits(model, tokens)
     with meter(io.device) as cost:
         context = make_context(spec, sampler, cost, workdir, removed)
-        decision = decide(plugin, model, context)
-    verification, uniform = cut(model, decision, verify_tokens(model, spec.seed))
+        with counted(model, blocks_of(model), cost):
+            decision = (deciding or decide)(plugin, model, context)
+    changed = bool(decision.keep) or not torch.equal(before, logits(model, tokens))
+    verification, uniform = cut(model, decision, tokens)
     if not verification.passed:
         raise Failure(
             "the sliced model differs from the masked one by "
             f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
         )
-    changed = bool(decision.keep) or plugin.tunes_itself
     exported = export(spec.model, model, tokenizer, decision, io.cell, changed, uniform)
     shutil.rmtree(workdir)
     folder = io.cell.folder / exported["path"] if exported["path"] else None
-    return {
+    result: Json = {
         "model": model_facts(spec.model, model, dense[0], folder),
         "sparsity": sparsity_facts(spec.sparsity, spec.sparsity_of, decision, model, dense),
         "decision": decision_facts(decision, context.structures),
@@ -72,6 +83,38 @@ def prune(spec: PruneSpec, io: JobIO) -> Json:
         "timing": {"model_s": cost.report()["wall_s"]},
         "provenance": provenance(plugin_sha256=spec.plugin_sha256),
     }
+    result["verify"]["read_back"] = check_kept(spec, io, model, decision, context, folder)
+    return result
+
+
+def check_kept(
+    spec: PruneSpec,
+    io: JobIO,
+    model: PreTrainedModel,
+    decision: Decision,
+    context: Context,
+    folder: Path | None,
+) -> float | None:
+    """Prove that what later jobs load is `model`, which is emptied; the logits' difference, if any.
+
+    Random weights are made again and cut by the decision, so only sizes can be compared. Raises
+    Failure, and leaves no folder, where something would be lost.
+    """
+    if folder is not None:
+        saved = Folder(folder, work.resolve_dtype(spec.model.dtype, io.device), io.device)
+        try:
+            return read_back(model, saved, verify_tokens(model, spec.seed))
+        except Failure:
+            shutil.rmtree(folder)
+            raise
+    count = count_decoder_parameters if spec.sparsity_of == "decoder" else count_parameters
+    left, expected = count(model), context.budget.left_by(decision)
+    if left != expected:
+        raise Failure(
+            f"the decision leaves {expected:,} parameters, the model has {left:,}: what a method "
+            "adds to random weights is lost, for those are made again from the seed"
+        )
+    return None
 
 
 def make_context(
@@ -109,10 +152,9 @@ def make_context(
 
 def decide(plugin: Plugin, model: PreTrainedModel, context: Context) -> Decision:
     """Let the method decide, and check what it returns and what it did to the weights."""
-    decision = plugin.load()(model, context)
-    if not isinstance(decision, Decision):
-        raise Failure(f"{plugin.name}: prune() returned {type(decision).__name__}, not a Decision")
-    decision.check(structures_of(model))
+    before = Build.of(model)
+    decision = ask(plugin, model, context, structures_of(model))
+    before.check(model, plugin.name)
     broken = [n for n, p in model.named_parameters() if not bool(p.isfinite().all())]
     if broken:
         raise Failure(f"{plugin.name}: left weights that are not finite in {broken[0]}")

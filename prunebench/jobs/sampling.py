@@ -26,6 +26,11 @@ class Sampler:
         self.spec, self.model, self.tokenizer = spec, model, tokenizer
         self.drawn: list[Json] = []
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all seeds of the campaign have the same samples."""
+        return self.spec.calibration is not None and self.spec.calibration.seed is not None
+
     def __call__(self, samples: int | None, length: int | None) -> torch.Tensor:
         """Token ids [samples, length]; None: the campaign's numbers.
 

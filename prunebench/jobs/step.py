@@ -9,7 +9,7 @@ from prunebench.errors import Invalid
 from prunebench.jobs import work
 from prunebench.jobs.prune import model_facts
 from prunebench.jobs.work import JobIO
-from prunebench.plugins.discovery import discover
+from prunebench.plugins.discovery import locate
 from prunebench.profiling.steps import measure_step
 from prunebench.pruning.surgery import count_parameters
 from prunebench.record.provenance import provenance
@@ -18,7 +18,7 @@ from prunebench.untyped import Json
 
 def step(spec: StepSpec, io: JobIO) -> Json:
     """Run a job that measures the plugin's `make_step` on the unpruned model."""
-    plugin = discover(spec.plugins)[spec.cell.method]
+    plugin = locate(spec.cell.method, spec.plugins)
     make, options = plugin.load_step(), spec.cell.params
     if foreign := sorted(set(options) - set(inspect.signature(make).parameters)):
         raise Invalid(f"steps: {spec.cell.label}: {plugin.name} has no option {foreign[0]!r}")

@@ -23,25 +23,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VARIABLE = "PRUNEBENCH_WARM"
-KINDS = ("prune", "recover", "evaluate")
+KINDS = ("prune", "recover", "evaluate", "trial")
 IMPORTS = (
-    *(f"prunebench.jobs.{kind}" for kind in KINDS),
+    *(f"prunebench.jobs.{kind}" for kind in ("prune", "recover", "evaluate")),
     *("prunebench.evaluation.zeroshot.harness", "prunebench.recovery.loop", "accelerate"),
 )
-READY_S = 60.0
+READY_S = 180.0
+"""How long a job waits for it: on a busy machine imports take minutes."""
+Server = subprocess.Popen[bytes]
 
 
-def start(folder: Path, threads: int) -> None:
-    """Start the process; it ends when this one does. `folder`: where its socket is made."""
+def start(folder: Path, threads: int, imports: Sequence[str] = IMPORTS) -> Server:
+    """Start the process, and return it; it ends when this one does.
+
+    folder   where its socket is made
+    imports  modules that its jobs will need
+    """
     place = folder / f".warm-{os.getpid()}"
     command = [sys.executable, "-m", "prunebench.jobs.warm", str(place), str(threads)]
     nothing = subprocess.DEVNULL
-    subprocess.Popen([*command, str(os.getpid())], stdin=nothing, stdout=nothing, stderr=nothing)
+    command += [str(os.getpid()), *imports]
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
     os.environ[VARIABLE] = str(place)
+    return process
 
 
-def run(kind: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Job | None:
-    """Start a job in a fork of the warm process; None where there is no such process."""
+def run(
+    kind: str, arguments: Sequence[str], environment: Mapping[str, str], output: int = 2
+) -> Job | None:
+    """Start a job in a fork of the warm process; None where there is no such process.
+
+    output  descriptor that it prints to
+    """
     place = os.environ.get(VARIABLE)
     if place is None or kind not in KINDS:
         return None
@@ -53,7 +66,7 @@ def run(kind: str, arguments: Sequence[str], environment: Mapping[str, str]) -> 
         return None
     wanted = {"kind": kind, "arguments": list(arguments), "folder": os.getcwd()}
     request = json.dumps({**wanted, "environment": {**os.environ, **environment}}).encode()
-    socket.send_fds(connection, [len(request).to_bytes(8, "big")], [1, 2])
+    socket.send_fds(connection, [len(request).to_bytes(8, "big")], [output, output])
     connection.sendall(request)
     return Job(connection)
 
@@ -101,9 +114,9 @@ class Job:
                 os.kill(self.pid, signal.SIGKILL)
 
 
-def serve(place: Path, threads: int, parent: int) -> None:
+def serve(place: Path, threads: int, parent: int, imports: Sequence[str]) -> None:
     """Import, listen, fork; until the process `parent`, which asked for it, is gone."""
-    for name in IMPORTS:
+    for name in imports:
         importlib.import_module(name)
     import torch
 
@@ -175,4 +188,4 @@ def _answer_ended(waiting: dict[int, socket.socket]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -22,8 +23,9 @@ from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
+from prunebench.jobs.limits import obey
+from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
-from prunebench.whole import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,17 +70,33 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     arguments = parser.parse_args()
     spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
+    obey(arguments.device)
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
-    write_json(io.out, {**result, "timing": timing})
+    put(io.out, {**result, "timing": timing})
+
+
+def put(out: Path, result: Json) -> None:
+    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
+    try:
+        stages.write(out, result)
+    except PrunebenchError as error:
+        kept: Json = {key: result[key] for key in result if key in ("spec", "read", "timing")}
+        stages.write(out, {"status": "failed", "reason": str(error), **kept})
 
 
 def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
-    """The work's result with status ok, or failed or skipped with the reason; and its spec."""
-    echo = {"spec": spec.model_dump(mode="json")}
+    """The work's result with status ok, or failed or skipped with the reason.
+
+    With its spec, with what it read, and, where it ended well, with digests of what it wrote.
+    """
+    for left in io.cell.made_by(io.out):  # by an earlier job, whose result is gone
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    echo: Json = {"spec": spec.model_dump(mode="json"), "read": stages.rests_on(io.inputs)}
     try:
         found = determinism.repeatably(partial(work, spec, io))
-        return {"status": "ok", "reason": None, **found, **echo}
+        result = {"status": "ok", "reason": None, **found, **echo}
+        return {**result, "written": digests.of_files(io.cell.folder, io.cell.made_by(io.out))}
     except Unavailable as error:
         return {"status": error.status, "reason": str(error), **echo}
     except Unsupported as error:
@@ -91,8 +109,11 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
 
 
 def read_stage(path: Path) -> Json:
-    """The result of an earlier job. Raises Unavailable when it did not end well."""
-    result: Json = json.loads(path.read_text(encoding="utf-8"))
+    """The result of an earlier job. Raises Unavailable when it did not end well.
+
+    Raises Invalid where it is no result, or was changed since it was written.
+    """
+    result = stage_forms.read(path)
     if result["status"] != "ok":
         raise Unavailable(result["status"], result["reason"])
     return result
@@ -102,6 +123,7 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
     """Load the unpruned model of a campaign's model entry, or make it if it is a random one."""
     from prunebench.models.folders import load
 
+    _know_families(model)
     if model.kind == "random":
         return _make_random(model, device)
     folder = original_folder(model)
@@ -112,6 +134,13 @@ def load_original(model: Model, device: str) -> tuple[PreTrainedModel, PreTraine
         device=device,
         trust_remote_code=model.trust_remote_code,
     )
+
+
+def _know_families(model: Model) -> None:
+    from prunebench.pruning.architectures import use
+
+    for folder in model.families:
+        use(Path(folder))
 
 
 def original_folder(model: Model) -> Path:
@@ -137,11 +166,15 @@ def load_stage(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model that an earlier job describes: its saved folder, or the original.
 
-    Random weights are never saved: they are made anew and cut as the earlier job decided.
+    Random weights are never saved: they are made anew and cut as the earlier job decided. Raises
+    Invalid, naming the file, where one is not as that job wrote it.
     """
     from prunebench.models.folders import load
 
-    export, folder = read_stage(path)["export"], stage_folder(path)
+    _know_families(model)
+    result = read_stage(path)
+    stages.check_written(path, result)
+    export, folder = result["export"], stage_folder(path)
     if folder is not None:
         return load(folder, dtype=resolve_dtype(model.dtype, device), device=device)
     original, tokenizer = load_original(model, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from prunebench.whole import whole_folder
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from prunebench.pruning.structure import Structure
 
 MARKER = "prunebench.json"
 """File in a saved folder that states the decision and whether shapes differ between layers."""
@@ -145,17 +148,20 @@ def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: b
     head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
     biases, and has no such rule.
     """
+    from prunebench.models.stock import has_stock_parameters
     from prunebench.pruning.tying import head_is_tied
 
     config = model.config
     config.tie_word_embeddings = head_is_tied(model)
     # What `load` reads itself has the names that parameters have in memory.
     if _accepts(config):
+        uniform = uniform and has_stock_parameters(model)
         model.save_pretrained(folder, save_original_format=uniform)
         return uniform
     heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
+    uniform = uniform and has_stock_parameters(model)
     model.save_pretrained(folder, save_original_format=uniform)
     for key, value in heads.items():
         setattr(config, key, value)
@@ -211,6 +217,7 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     from torch import nn
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from prunebench.models.stock import gained_biases
     from prunebench.pruning.architectures import refresh, structures_of
     from prunebench.pruning.surgery import sync_features
     from prunebench.pruning.tying import head_name, tie
@@ -224,9 +231,13 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     tied = head_name(model) not in tensors
     if tied:
         tie(model)
+    structures = structures_of(model).values()
+    for structure in structures:
+        _fit_members(model, structure, tensors)
     expected = {name for name, _ in model.named_parameters()}
-    numbers = {structure.numbers for structure in structures_of(model).values()}
-    missing, surplus = expected - set(tensors), set(tensors) - expected - numbers
+    numbers = {structure.numbers for structure in structures}
+    own = numbers | gained_biases(model, tensors)  # what surgery and methods added to the class
+    missing, surplus = expected - set(tensors), set(tensors) - expected - own
     if missing or surplus:
         raise Invalid(
             f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "
@@ -245,6 +256,19 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         sync_features(module)
     refresh(model)
     return model
+
+
+def _fit_members(
+    model: PreTrainedModel, structure: Structure, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Take modules off the end of a structure's lists until there are as many as in the file."""
+    from prunebench.modules import stack_at
+    from prunebench.pruning.surgery import replace_list
+
+    for members in structure.members:
+        start = f"{members.path}."
+        found = {name[len(start) :].split(".")[0] for name in tensors if name.startswith(start)}
+        replace_list(model, members.path, stack_at(model, members.path)[: len(found)])
 
 
 def describe(folder: Path) -> JsonMap:

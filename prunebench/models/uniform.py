@@ -28,6 +28,7 @@ from prunebench.pruning.surgery import (
     logits,
     masked,
     slice_model,
+    spread_members,
     sync_features,
     tolerance,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-KINDS = ("heads", "neurons")
+KINDS = ("heads", "neurons", "experts")
 CRITERION = "l2"  # sum of squared weights
 CHECK_TOKENS = (2, 32)
 
@@ -96,7 +97,8 @@ def export_uniform(folder: Path, out: Path, *, how: str) -> Export:
                 "has these shapes"
             )
         difference = _compare(draft, dtype, tokens, expected)
-    units = {kind: _counts(structures_of(model), kind)[0] for kind in KINDS}
+    counts = {kind: _counts(structures_of(model), kind) for kind in KINDS}
+    units = {kind: numbers[0] for kind, numbers in counts.items() if numbers}
     return Export(how, units, before, after, difference)
 
 
@@ -107,13 +109,28 @@ def _pad(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, bool]:
     structures = structures_of(model)
     for kind in KINDS:
         alike = [s for s in structures.values() if s.kind == kind]
-        widest = max(alike, key=lambda s: s.units)
+        widest = max(alike, key=lambda s: s.units, default=None)
         for structure in alike:
-            if structure.units < widest.units:
+            if widest is not None and structure.units < widest.units:
+                _check_zeros(structure)
                 _grow(model, structure, widest)
     for module in model.modules():
         sync_features(module)
     return expected, refresh(model)
+
+
+def _check_zeros(structure: Structure) -> None:
+    """Raise Unsupported where a unit of zeros does change what the others compute."""
+    why = {
+        "routing": "a router would send tokens to an added expert",
+        "statistics": "the norm over all heads would count the added ones",
+    }
+    for gate in structure.gates:
+        if gate.side in why:
+            raise Unsupported(
+                f"{structure.name}: cannot be padded with zeros: {why[gate.side]}; "
+                "`--uniform cut` makes layers equal by taking further units out"
+            )
 
 
 def _grow(model: PreTrainedModel, structure: Structure, widest: Structure) -> None:
@@ -132,6 +149,9 @@ def _grow(model: PreTrainedModel, structure: Structure, widest: Structure) -> No
         new.index_copy_(mine.dim, places, values)
         path, _, leaf = mine.parameter.rpartition(".")
         setattr(model.get_submodule(path), leaf, torch.nn.Parameter(new))
+    for own, full in zip(structure.members, widest.members, strict=True):
+        taken = full.index[order].flatten().tolist()
+        spread_members(model, own.path, taken, full.index.numel())
 
 
 def _places(model: PreTrainedModel, structure: Structure, widest: Structure) -> Tensor:
@@ -158,7 +178,7 @@ def _cut(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, bool]:
     structures = structures_of(model)
     keep = {}
     for kind in KINDS:
-        most = min(_counts(structures, kind))
+        most = min(_counts(structures, kind), default=0)
         larger = [s for s in structures.values() if s.kind == kind and s.units > most]
         channels = channel_saliency(model, sides_of(larger), [CRITERION])[CRITERION]
         for structure in larger:

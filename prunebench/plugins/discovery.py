@@ -1,147 +1,151 @@
-"""Discover methods and baselines: reads their YAML only, imports one when it is asked to run."""
+"""Where methods and baselines are found: in the project, in folders, in installed packages.
+
+Only their YAML is read, and none is imported. One that is broken stands in nobody's way: it is
+refused, with its reason, where it is asked for.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import sys
-from dataclasses import dataclass
-from functools import cache
+import os
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from prunebench.errors import Invalid
-from prunebench.files import read_yaml
-from prunebench.schema import check_schema
-from prunebench.untyped import Call, Foreign, Json, JsonMap
+from prunebench.plugins.description import DESCRIPTION, Plugin, read
+
+__all__ = ["Plugin", "Plugins", "discover", "locate", "read"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("baselines", "methods")
-SCHEMA = Path(__file__).parent.parent / "schemas" / "method.schema.yaml"
+VARIABLE = "PRUNEBENCH_PLUGINS"
+GROUP = "prunebench.methods"
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """A method as its `method.yaml` describes it.
+class Plugins(dict[str, Plugin]):
+    """Plugins by name; asking for one that is unknown or broken raises Invalid with the reason.
 
-    unpruned       True for the unpruned model that every campaign measures (sparsity 0 only)
-    tunes_itself   it spends the campaign's tuning tokens itself; the suite does not tune after it
-    deterministic  its decision does not depend on the seed (without recovery one seed is enough)
-    sets_sparsity  parameters that set the sparsity as the paper does: rows are compared by the
-                   sparsity that came of them, not by these
+    broken  name -> why it cannot be used
     """
 
-    name: str
-    folder: Path
-    summary: str
-    kind: str
-    unpruned: bool
-    tunes_itself: bool
-    deterministic: bool
-    params_schema: JsonMap
-    sets_sparsity: tuple[str, ...] = ()
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: dict[str, str] = {}
 
-    def params(self, given: JsonMap, *, where: str) -> Json:
-        """Defaults overlaid with `given`. Raises Invalid when they do not fit the schema."""
-        defaults = {k: v["default"] for k, v in self.params_schema.items() if "default" in v}
-        merged = {**defaults, **given}
-        schema = {
-            "type": "object",
-            "properties": self.params_schema,
-            "additionalProperties": False,
-        }
-        check_schema(merged, schema, where=where)
-        return merged
+    def __missing__(self, name: str) -> NoReturn:
+        raise Invalid(self.why_not(name))
 
-    def digest(self) -> str:
-        """SHA-256 over the folder's code and description: editing it re-runs its cells."""
-        parts = hashlib.sha256()
-        for path in sorted(self.folder.rglob("*")):
-            relevant = path.suffix == ".py" or path.name == "method.yaml"
-            if relevant and "__pycache__" not in path.parts:
-                parts.update(str(path.relative_to(self.folder)).encode() + b"\0")
-                parts.update(path.read_bytes() + b"\0")
-        return parts.hexdigest()
+    def why_not(self, name: str) -> str:
+        """Why there is no plugin of this name."""
+        return self.broken.get(name) or (
+            f"unknown method {name!r}; known: {', '.join(sorted(self))}"
+        )
 
-    def load(self) -> Call:
-        """Import `method.py` and return its `prune(model, ctx) -> Decision`.
+    def add(self, folder: Path, origin: str, name: str | None = None) -> None:
+        """Read a plugin folder; what is wrong with it is kept. name: as of `read`."""
+        known = name or folder.name
+        try:
+            plugin = read(folder, name=name, origin=origin)
+        except Invalid as error:
+            self._refuse(known, str(error))
+            return
+        other = self.get(plugin.name)
+        if other is None and plugin.name not in self.broken:
+            self[plugin.name] = plugin
+        elif other is not None and other.folder.resolve() != folder.resolve():
+            reason = f"{folder / DESCRIPTION}: name {plugin.name!r} is already taken by "
+            self._refuse(plugin.name, f"{reason}{other.folder}; rename one of them")
 
-        The folder becomes a package, so that a method may have several files.
-        """
-        return self._function("method", "prune", "(model, ctx)")
-
-    def load_step(self) -> Call:
-        """Import `step.py`, which not every plugin has, and return its `make_step(model, ...)`.
-
-        It makes what `profiling.steps` measures.
-        """
-        return self._function("step", "make_step", "(model, *, micro_batches, length, seed)")
-
-    def _function(self, file: str, name: str, arguments: str) -> Call:
-        path = self.folder / f"{file}.py"
-        package = f"prunebench_plugin_{self.name}"
-        _import(package, self.folder / "__init__.py", [str(self.folder)])
-        module = _import(f"{package}.{file}", path, None)
-        if not callable(getattr(module, name, None)):
-            raise Invalid(f"{path}: expected a function {name}{arguments}")
-        function: Call = getattr(module, name)
-        return function
+    def _refuse(self, name: str, reason: str) -> None:
+        self.pop(name, None)
+        self.broken.setdefault(name, reason)
 
 
-def discover(extra: tuple[str, ...] = ()) -> dict[str, Plugin]:
-    """All plugins of the project and of `extra` folders, by name, without importing any."""
-    found: dict[str, Plugin] = {}
-    for parent in [*(ROOT / name for name in FOLDERS), *(Path(path) for path in extra)]:
-        for description in sorted(parent.glob("*/method.yaml")):
-            plugin = read(description.parent)
-            if plugin.name in found:
-                raise Invalid(
-                    f"{description}: name {plugin.name!r} is already taken by "
-                    f"{found[plugin.name].folder}"
-                )
-            found[plugin.name] = plugin
+def discover(extra: Iterable[str | Path] = ()) -> Plugins:
+    """All plugins by name, without importing any.
+
+    Of the project, of `extra` places, of the folders in $PRUNEBENCH_PLUGINS, and of installed
+    packages (entry points `prunebench.methods`). A place is a plugin folder or a folder of such.
+    Raises Invalid for an extra place that holds none; what is wrong elsewhere is kept in `broken`.
+    """
+    found = Plugins()
+    for parent in FOLDERS:
+        for folder in _folders(ROOT / parent):
+            found.add(folder, "the project")
+    for place in map(Path, extra):
+        folders = list(_folders(place))
+        if not folders:
+            raise Invalid(_nothing(place))
+        for folder in folders:
+            found.add(folder, "the campaign's plugins")
+    for place in map(Path, filter(None, os.environ.get(VARIABLE, "").split(os.pathsep))):
+        folders = list(_folders(place.expanduser()))
+        if not folders:
+            found.broken.setdefault(f"${VARIABLE}", f"${VARIABLE}: {_nothing(place)}")
+        for folder in folders:
+            found.add(folder, f"${VARIABLE}")
+    for point in metadata.entry_points(group=GROUP):
+        _add_package(found, point)
     return found
 
 
-def read(folder: Path) -> Plugin:
-    """One plugin folder's description. Raises Invalid naming file and key."""
-    path = folder / "method.yaml"
-    raw = read_yaml(path)
-    check_schema(raw, _schema(), where=str(path))
-    if raw["name"] != folder.name:
-        raise Invalid(f"{path}: name: expected {folder.name!r} as its folder, got {raw['name']!r}")
-    if not (folder / "method.py").is_file():
-        raise Invalid(f"{folder}: expected a file method.py with prune(model, ctx)")
-    params = raw.get("params", {})
-    if foreign := sorted(set(raw.get("sets_sparsity", ())) - set(params)):
-        raise Invalid(f"{path}: sets_sparsity: {foreign[0]!r} is none of its parameters")
-    return Plugin(
-        name=raw["name"],
-        folder=folder,
-        summary=raw["summary"],
-        kind=raw["kind"],
-        unpruned=raw.get("unpruned", False),
-        tunes_itself=raw.get("tunes_itself", False),
-        deterministic=raw.get("deterministic", False),
-        params_schema=params,
-        sets_sparsity=tuple(raw.get("sets_sparsity", ())),
-    )
+def locate(name: str, places: Iterable[str | Path] = ()) -> Plugin:
+    """The plugin of a job: its own folder or one above it is named, or it is the project's.
+
+    Reads no other plugin's description. Raises Invalid.
+    """
+    for place in map(Path, places):
+        own = (place / DESCRIPTION).is_file()
+        folder = place if own else place / name
+        if folder.is_dir():
+            return read(folder, name=name)
+    for parent in FOLDERS:
+        if (ROOT / parent / name).is_dir():
+            return read(ROOT / parent / name)
+    raise Invalid(f"no plugin {name!r} in {', '.join(map(str, places)) or 'the project'}")
 
 
-@cache
-def _schema() -> Foreign:
-    return read_yaml(SCHEMA)
+def is_outside(plugin: Plugin) -> bool:
+    """Whether a plugin lies outside the project."""
+    return plugin.folder.resolve().parent not in [ROOT / name for name in FOLDERS]
 
 
-def _import(name: str, path: Path, search: list[str] | None) -> Foreign:
-    if not path.is_file():
-        spec = importlib.machinery.ModuleSpec(name, None, is_package=search is not None)
-        spec.submodule_search_locations = search
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        return module
-    found = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    found.loader.exec_module(module)
-    return module
+def _folders(place: Path) -> Iterator[Path]:
+    """Folders that are plugins, or are meant to be: with a method.yaml or a method.py."""
+    if (place / DESCRIPTION).is_file():
+        yield place
+        return
+    for folder in sorted(place.glob("*")) if place.is_dir() else ():
+        if (folder / DESCRIPTION).is_file() or (folder / "method.py").is_file():
+            yield folder
+
+
+def _nothing(place: Path) -> str:
+    if not place.is_dir():
+        return f"{place}: no such folder of plugins"
+    return f"{place}: expected a plugin folder or folders of plugins, found no {DESCRIPTION}"
+
+
+def _add_package(found: Plugins, point: metadata.EntryPoint) -> None:
+    """A package's plugin: its entry point names the package that is the plugin's folder."""
+    package = point.dist.name if point.dist is not None else "?"
+    where = f"package {package}: entry point {point.name!r}"
+    if point.attr:
+        found.broken[point.name] = (
+            f"{where}: expected the name of a package, got {point.value!r}; leave out ':...'"
+        )
+        return
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except Exception as error:  # a package above it is imported, and may do anything
+        found.broken[point.name] = f"{where}: cannot import {point.module}: {error}"
+        return
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        found.broken[point.name] = (
+            f"{where}: cannot import {point.module}: there is no such package; install it again"
+        )
+        return
+    found.add(Path(places[0]), f"the package {package}", name=point.name)

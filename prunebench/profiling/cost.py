@@ -52,8 +52,8 @@ class Cost:
         self._start_s = self._start_cpu_s = 0.0
         self._start_j: float | None = None
         self._host: _HostPeak | None = None
-        self._forward_tokens = 0
-        self._backward_tokens = 0
+        self._forward_tokens = self._backward_tokens = 0
+        self._seen_forward = self._seen_backward = 0.0
 
     def forward(self, tokens: int) -> None:
         """Count tokens that went forward through the model."""
@@ -62,6 +62,11 @@ class Cost:
     def backward(self, tokens: int) -> None:
         """Count tokens through which gradients went back."""
         self._backward_tokens += tokens
+
+    def see(self, forward: float = 0.0, backward: float = 0.0) -> None:
+        """Count tokens that the suite saw pass itself (`profiling.passes`)."""
+        self._seen_forward += forward
+        self._seen_backward += backward
 
     def start(self) -> None:
         """Reset the device's peaks and start the clock."""
@@ -93,8 +98,12 @@ class Cost:
         where the kernel's own peak was reached inside the block (exact), else `sampled`
         (every 10 ms, so a shorter peak can be missed). `energy_j` counts the whole device.
         `cpu_s` is processor time of all threads: on a CPU that others use too, `wall_s` is longer.
+        Tokens that were both seen and told of count once: the larger of the two numbers holds.
         """
-        tokens = {"forward_tokens": self._forward_tokens, "backward_tokens": self._backward_tokens}
+        tokens = {
+            "forward_tokens": max(self._forward_tokens, round(self._seen_forward)),
+            "backward_tokens": max(self._backward_tokens, round(self._seen_backward)),
+        }
         return {**self._figures, **tokens, "missing": dict(self._missing)}
 
     def _device_peaks(self) -> dict[str, float | None]:

@@ -11,6 +11,14 @@ PAPER_LAYERS, PAPER_FIRST, PAPER_LAST = 32, 4, 2
 """LLM-Pruner prunes layers 4..29 of LLaMA-7B's 32, in its random and magnitude rows too."""
 
 
+REASONS = {
+    "hidden": "channels of a LayerNorm cannot leave exactly",
+    "layers": "where the sum is normalised, as in OPT-350m, no layer passes its input on unchanged",
+    "experts": "only a mixture of experts has them",
+}
+"""Why a model has no structure of a kind."""
+
+
 def unprotected(
     structures: Mapping[str, Structure],
     kinds: Collection[str],
@@ -25,7 +33,7 @@ def unprotected(
     no layer is left, or the model has nothing of a kind.
     """
     require(structures, kinds)
-    layers = open_layers(structures["layers"].units, protect_first, protect_last)
+    layers = open_layers(depth(structures), protect_first, protect_last)
     return {
         name: structure
         for name, structure in structures.items()
@@ -33,14 +41,20 @@ def unprotected(
     }
 
 
+def depth(structures: Mapping[str, Structure]) -> int:
+    """Number of decoder layers, also of models that cannot lose any."""
+    return 1 + max(s.layer for s in structures.values() if s.layer is not None)
+
+
 def require(structures: Mapping[str, Structure], kinds: Collection[str]) -> None:
     """Raise Unsupported, with the reason, unless the model has structures of all these kinds."""
     known = dict.fromkeys(structure.kind for structure in structures.values())
     absent = [kind for kind in kinds if kind not in known]
     if absent:
+        why = "; ".join(REASONS.get(kind, f"no model has {kind}") for kind in absent)
         raise Unsupported(
             f"this model's {', '.join(absent)} cannot be pruned, only its {', '.join(known)}: "
-            "channels of a LayerNorm cannot leave exactly (docs/adding-a-model.md)"
+            f"{why} (docs/adding-a-model.md)"
         )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import prod
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunebench.errors import Invalid, Unsupported
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.untyped import Json, JsonMap
 
@@ -16,56 +15,7 @@ TOLERANCE = 0.005
 """Half a point: the largest accepted distance between target and achieved sparsity."""
 
 
-class Budget:
-    """Counts the parameters that are left when units leave, for overlapping structures too.
-
-    A parameter may shrink along both sides (heads and hidden, say), so what a unit is worth depends
-    on the others; counting walks the couplings and is exact. `of` says what is counted: all
-    parameters of the model, or those of its decoder blocks (no embedding, head or final norm).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        structures: Mapping[str, Structure],
-        *,
-        of: Literal["model", "decoder"] = "model",
-    ) -> None:
-        self.structures, self.of = structures, of
-        blocks = tuple(f"{name}." for name in structures["layers"].modules)
-        self.shapes = {
-            name: tuple(p.shape)
-            for name, p in model.named_parameters()
-            if of == "model" or name.startswith(blocks)
-        }
-        self.sides: dict[str, dict[int, list[tuple[str, int]]]] = {name: {} for name in self.shapes}
-        for structure in structures.values():
-            for coupling in structure.couplings:
-                if coupling.parameter in self.shapes:
-                    sides = self.sides[coupling.parameter].setdefault(coupling.dim, [])
-                    sides.append((structure.name, coupling.width))
-        self.total = sum(prod(shape) for shape in self.shapes.values())
-
-    def left(self, removed: Mapping[str, int], dropped_layers: tuple[int, ...] = ()) -> int:
-        """Parameters left, of those that count, after removing so many units of structures."""
-        gone = tuple(self.structures["layers"].modules[i] + "." for i in dropped_layers)
-        count = 0
-        for name, shape in self.shapes.items():
-            if gone and name.startswith(gone):
-                continue
-            size = list(shape)
-            for dim, owners in self.sides[name].items():
-                size[dim] -= sum(removed.get(owner, 0) * width for owner, width in owners)
-            count += prod(size)
-        return count
-
-    def sparsity(self, decision: Decision) -> float:
-        """Fraction of the parameters that count that `decision` removes."""
-        kept = decision.keep
-        removed = {n: self.structures[n].units - len(k) for n, k in kept.items() if n != "layers"}
-        layers = range(self.structures["layers"].units) if "layers" in kept else ()
-        dropped = tuple(i for i in layers if i not in kept["layers"])
-        return 1.0 - self.left(removed, dropped) / self.total
+SCOPES = ("layer", "kind", "global")
 
 
 def select(
@@ -74,34 +24,83 @@ def select(
     sparsity: float,
     *,
     scope: str = "layer",
+    shares: Mapping[str, float] | None = None,
     multiple_of: Mapping[str, int] | None = None,
 ) -> Decision:
     """Keep the units with the highest scores so that `sparsity` of the budget's parameters leaves.
 
     scores       structure name -> Tensor [units]; only these structures are pruned
     scope        "layer": the same share of units leaves every structure (as nearly as rounding
-                 permits); "global": one ranking over all scored units decides
+                 permits); "kind": the same share of all heads, of all neurons, ..., each by one
+                 ranking over the layers; "global": one ranking over all scored units decides
+    shares       with scope "layer": how the shares of structures compare, under the name of a
+                 structure, of a layer (`layers.3`) or of a kind; the narrowest holds, else 1
     multiple_of  kind -> the kept units of a structure are a multiple of this number
 
     The target is met within half a point where units are fine enough; `how` states what was
-    achieved. No structure loses its last unit. Raises Unsupported when too few units were scored
-    to reach the target at all.
+    achieved. No structure keeps less than its least number of units. Raises Unsupported when too
+    few units were scored to reach the target at all.
     """
     _check_scores(budget, scores)
     multiples = dict(multiple_of or {})
-    if scope == "global" and multiples:
-        raise Invalid("select: multiple_of needs scope 'layer', got scope 'global'")
-    if scope not in ("layer", "global"):
-        raise Invalid(f"select: scope: expected 'layer' or 'global', got {scope!r}")
-    _check_reachable(budget, scores, sparsity, multiples)
-    if scope == "global" or "layers" in scores:
-        removed = _ranked(budget, scores, sparsity)
-    else:
-        removed = _even(budget, scores, sparsity, multiples)
+    if scope not in SCOPES:
+        raise Invalid(f"select: scope: expected one of {', '.join(SCOPES)}, got {scope!r}")
+    if scope != "layer" and (multiples or shares):
+        what = "multiple_of" if multiples else "shares"
+        raise Invalid(f"select: {what} needs scope 'layer', got scope {scope!r}")
+    scores = {name: scores[name] for name in budget.open(scores)}
     how: Json = {"scope": scope}
+    if scope == "layer" and "layers" not in scores:
+        removed = counts(budget, scores, sparsity, shares=shares, multiple_of=multiples)
+    else:
+        _check_reachable(budget, list(scores), sparsity, multiples)
+        by_kind = scope == "kind" and "layers" not in scores
+        removed = (_by_kind if by_kind else _ranked)(budget, scores, sparsity)
     if multiples:
         how["multiple_of"] = multiples
     return lowest(budget, scores, removed, how=how)
+
+
+def counts(
+    budget: Budget,
+    names: Iterable[str],
+    sparsity: float,
+    *,
+    shares: Mapping[str, float] | None = None,
+    multiple_of: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """How many units leave each structure with scope "layer", which no score decides.
+
+    Arguments as of `select`; structures of layers that are dropped are left out.
+    """
+    names = budget.open(names)
+    weights = relative_shares(budget.structures, names, shares or {})
+    open_names = [name for name in names if weights[name] > 0]
+    multiples = dict(multiple_of or {})
+    _check_reachable(budget, open_names, sparsity, multiples)
+    removed = _even(budget, {n: weights[n] for n in open_names}, sparsity, multiples)
+    return {name: removed.get(name, 0) for name in names}
+
+
+def relative_shares(
+    structures: Mapping[str, Structure], names: Iterable[str], shares: Mapping[str, float]
+) -> dict[str, float]:
+    """The share of every structure, from those that name it, its layer or its kind."""
+    found, used = {}, set()
+    for name in names:
+        structure = structures[name]
+        keys = (name, f"layers.{structure.layer}", structure.kind)
+        known = [key for key in keys if key in shares]
+        used.update(known)
+        found[name] = float(shares[known[0]]) if known else 1.0
+    if unknown := sorted(set(shares) - used):
+        raise Invalid(
+            f"select: shares: {unknown[0]!r} is no structure, layer (layers.3) or kind that is "
+            "scored"
+        )
+    if any(not 0 <= share < float("inf") for share in found.values()):
+        raise Invalid(f"select: shares must be numbers from 0 on, got {dict(shares)}")
+    return found
 
 
 def lowest(
@@ -116,13 +115,17 @@ def lowest(
     This is what a paper's native setting needs; `select` ends here too.
     """
     keep = {}
-    for name, count in removed.items():
-        units = budget.structures[name].units
-        if not 0 <= count < units:
-            raise Invalid(f"{name}: may lose 0..{units - 1} of {units} units, got {count}")
+    for name in budget.open(removed):
+        count, structure = removed[name], budget.structures[name]
+        units, most = structure.units, structure.units - structure.least
+        if not 0 <= count <= most:
+            raise Invalid(f"{name}: may lose 0..{most} of {units} units, got {count}")
         if count:
             order = scores[name].float().cpu().argsort(stable=True)  # [units], lowest first
             keep[name] = tuple(sorted(order[count:].tolist()))
+    if budget.dropped:
+        layers = range(budget.structures["layers"].units)
+        keep["layers"] = tuple(i for i in layers if i not in budget.dropped)
     achieved = budget.sparsity(Decision(keep))
     return Decision(keep, {**(how or {}), "achieved": achieved})
 
@@ -170,50 +173,80 @@ def _check_scores(budget: Budget, scores: Mapping[str, Tensor]) -> None:
 
 
 def _check_reachable(
-    budget: Budget, scores: Mapping[str, Tensor], sparsity: float, multiples: Mapping[str, int]
+    budget: Budget, names: Collection[str], sparsity: float, multiples: Mapping[str, int]
 ) -> None:
     if not 0.0 <= sparsity < 1.0:
         raise Invalid(f"select: expected a sparsity in [0, 1), got {sparsity}")
-    most = {name: _most(budget.structures[name], multiples) for name in scores if name != "layers"}
-    dropped = tuple(range(1, budget.structures["layers"].units)) if "layers" in scores else ()
+    most = {name: _most(budget.structures[name], multiples) for name in names if name != "layers"}
+    dropped = tuple(range(1, budget.structures["layers"].units)) if "layers" in names else ()
     reachable = 1.0 - budget.left(most, dropped) / budget.total
     if reachable < sparsity - TOLERANCE:
         raise Unsupported(
-            f"sparsity {sparsity:.3f} cannot be reached: removing all but the last unit of the "
-            f"{len(scores)} structures that may be pruned removes {reachable:.3f} of the "
+            f"sparsity {sparsity:.3f} cannot be reached: removing all units that may leave the "
+            f"{len(names)} structures that may be pruned removes {reachable:.3f} of the "
             f"{budget.of}'s parameters"
         )
 
 
 def _most(structure: Structure, multiples: Mapping[str, int]) -> int:
     """The largest number of units that may leave a structure."""
-    return structure.units - min(structure.units, multiples.get(structure.kind, 1))
+    return structure.units - _fewest(structure, multiples)
+
+
+def _fewest(structure: Structure, multiples: Mapping[str, int]) -> int:
+    """The smallest number of units that may stay in a structure: an allowed multiple, or all."""
+    multiple = multiples.get(structure.kind, 1)
+    return min(structure.units, -(-structure.least // multiple) * multiple)
 
 
 def _even(
-    budget: Budget, scores: Mapping[str, Tensor], sparsity: float, multiples: Mapping[str, int]
+    budget: Budget, weights: Mapping[str, float], sparsity: float, multiples: Mapping[str, int]
 ) -> dict[str, int]:
-    """The same share from every structure; coarse kinds are rounded first, fine ones fill up."""
+    """The same share from every structure, times its weight; coarse kinds are rounded first, fine
+    ones fill up.
+    """
     target = budget.total * (1.0 - sparsity)
+    highest = 1.0 / min(weights.values(), default=1.0)
     chosen: dict[str, int] = {}
-    for kind in _coarse_first(budget, scores):
-        members = [name for name in scores if budget.structures[name].kind == kind]
-        others = [n for n in scores if n not in chosen and n not in members]
+    for kind in _coarse_first(budget, weights):
+        members = [name for name in weights if budget.structures[name].kind == kind]
+        others = [n for n in weights if n not in chosen and n not in members]
 
         def left(share: float, members: list[str] = members, others: list[str] = others) -> float:
-            fluid = {n: share * budget.structures[n].units for n in (*members, *others)}
+            fluid = {
+                n: min(share * weights[n], 1.0) * budget.structures[n].units
+                for n in (*members, *others)
+            }
             return budget.left({**chosen, **fluid})  # type: ignore[dict-item]
 
-        share = _bisect(left, target)
+        share = _bisect(left, target, highest)
         for name in members:
-            chosen[name] = _rounded(budget.structures[name], share, multiples)
-    fine = [n for n in scores if multiples.get(budget.structures[n].kind, 1) == 1]
+            structure = budget.structures[name]
+            chosen[name] = _rounded(structure, min(share * weights[name], 1.0), multiples)
+    fine = [n for n in weights if multiples.get(budget.structures[n].kind, 1) == 1]
     if abs(budget.left(chosen) - target) > TOLERANCE / 2 * budget.total:
         _fill(budget, chosen, fine, target)
     return chosen
 
 
-def _coarse_first(budget: Budget, scores: Mapping[str, Tensor]) -> list[str]:
+def _by_kind(budget: Budget, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, int]:
+    """The same share of every kind's units; which, one ranking over the layers says."""
+    even = _even(budget, dict.fromkeys(scores, 1.0), sparsity, {})
+    removed: dict[str, int] = {}
+    for kind in _coarse_first(budget, scores):
+        members = [name for name in scores if budget.structures[name].kind == kind]
+        units = [(score, n, i) for n in members for i, score in enumerate(scores[n].tolist())]
+        wanted = sum(even[name] for name in members)
+        room = {name: _most(budget.structures[name], {}) for name in members}
+        removed |= dict.fromkeys(members, 0)
+        for _, name, _ in sorted(units):
+            if wanted and removed[name] < room[name]:
+                removed[name] += 1
+                wanted -= 1
+    return removed
+
+
+def _coarse_first(budget: Budget, scores: Iterable[str]) -> list[str]:
     """Kinds of the scored structures, those whose single unit weighs most first."""
     weight: dict[str, int] = {}
     for name in scores:
@@ -223,9 +256,9 @@ def _coarse_first(budget: Budget, scores: Mapping[str, Tensor]) -> list[str]:
     return sorted(weight, key=lambda kind: -weight[kind])
 
 
-def _bisect(left: Callable[[float], float], target: float) -> float:
-    """Share in [0, 1] at which `left` (falling) meets the target."""
-    low, high = 0.0, 1.0
+def _bisect(left: Callable[[float], float], target: float, high: float = 1.0) -> float:
+    """Share in [0, high] at which `left` (falling) meets the target."""
+    low = 0.0
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if left(middle) > target else (low, middle)
@@ -237,7 +270,7 @@ def _rounded(structure: Structure, share: float, multiples: Mapping[str, int]) -
     multiple = multiples.get(structure.kind, 1)
     kept = structure.units * (1.0 - share)
     kept = int(kept / multiple + 0.5) * multiple
-    return structure.units - min(structure.units, max(kept, min(multiple, structure.units)))
+    return structure.units - min(structure.units, max(kept, _fewest(structure, multiples)))
 
 
 def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float) -> None:
@@ -246,7 +279,7 @@ def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float
         distance = budget.left(chosen) - target
         step = 1 if distance > 0 else -1
         moved = {**chosen, name: chosen[name] + step}
-        allowed = 0 <= moved[name] < budget.structures[name].units
+        allowed = 0 <= moved[name] <= _most(budget.structures[name], {})
         if allowed and abs(budget.left(moved) - target) < abs(distance):
             chosen.update(moved)
 
@@ -272,7 +305,7 @@ def _ranked(budget: Budget, scores: Mapping[str, Tensor], sparsity: float) -> di
         if len(too_coarse) == len(scores):
             break
         more = {**removed, name: removed[name] + 1}
-        full = more[name] >= budget.structures[name].units
+        full = more[name] > _most(budget.structures[name], {})
         if full or _left_after_counts(budget, scores, more) < target:
             too_coarse.add(name)
         else:
@@ -287,7 +320,7 @@ def _last_step(
     steps = [
         {**removed, name: count + 1}
         for name, count in removed.items()
-        if count + 1 < budget.structures[name].units
+        if count < _most(budget.structures[name], {})
     ]
     return min(
         [removed, *steps],
@@ -298,7 +331,7 @@ def _last_step(
 def _counts(budget: Budget, scores: Mapping[str, Tensor], prefix: list[str]) -> dict[str, int]:
     counts = dict.fromkeys(scores, 0)
     for name in prefix:
-        counts[name] = min(counts[name] + 1, budget.structures[name].units - 1)
+        counts[name] = min(counts[name] + 1, _most(budget.structures[name], {}))
     return counts
 
 

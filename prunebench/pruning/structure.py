@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunebench.errors import Invalid
+from prunebench.errors import Invalid, Unsupported
 from prunebench.untyped import JsonMap, Plain
 
 if TYPE_CHECKING:
@@ -35,11 +35,18 @@ class Coupling:
 
 @dataclass(frozen=True)
 class Gate:
-    """A place where activations can be multiplied by one factor per unit.
+    """A place where one factor per unit can be put on what the model computes.
 
-    `side` is "input" or "output" of the named module; `unit_of` [features] is the unit that each
-    feature belongs to. Setting a unit's factor to 0 at all gates of its structure has the same
-    effect on the model's function as removing the unit.
+    `unit_of` [features] is the unit that each feature belongs to. Setting a unit's factor to 0 at
+    all gates of its structure has the same effect on the model's function as removing the unit;
+    factors of 1 have none. `side` says what the factors do (`prunebench.pruning.gates`):
+
+    input, output  multiply the activations that enter or leave the named module
+    statistics     weigh the features over which the named RMSNorm takes its mean square
+    routing        are added, as logarithms, to the logits of the named router of experts: an expert
+                   of factor 0 has the logit -inf, and no token goes there
+    columns        multiply the last dimension of the named parameter, of a module that computes
+                   with several matrices at once
     """
 
     module: str
@@ -62,16 +69,31 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Members:
+    """A list of equal modules, one or more for each unit, such as the norms of single heads.
+
+    `index` [units, width] holds each unit's places in the ModuleList at `path`.
+    """
+
+    path: str
+    index: Tensor
+
+
+@dataclass(frozen=True)
 class Structure:
     """A prunable dimension of a model, such as `layers.3.heads`, and its units.
 
-    kind     heads | neurons | hidden | layers
+    kind     heads | neurons | experts | hidden | layers
     layer    index of the decoder layer, None for `hidden` and `layers`
     units    how many members there are now
+    least    how many must stay: as many experts as each token is sent to, one of all else
     modules  only for `layers`: the module that goes with each unit
     norms    only for `hidden`: normalisations to be corrected when channels leave
     writers  only for `hidden`: parameters that write into it, where they are to be scaled because
              eps must stay as it is (the config has one, and it belongs to other norms, too)
+    readers  only where writers are scaled: weights that read it with no norm in between, and are
+             scaled the other way
+    members  lists of modules of which some leave with a unit
     numbers  only where a unit's function depends on its place among all original units (ALiBi's
              slopes): the buffer that remembers which ones are left; none means all of them
     """
@@ -86,6 +108,37 @@ class Structure:
     norms: tuple[Norm, ...] = ()
     writers: tuple[str, ...] = ()
     numbers: str | None = None
+    readers: tuple[str, ...] = ()
+    members: tuple[Members, ...] = ()
+    least: int = 1
+
+    @property
+    def consumer(self) -> str:
+        """The module that the units of heads or neurons write into the stream through.
+
+        Raises Unsupported for the neurons of experts, whose output matrices are many, and Invalid
+        for structures of other kinds, which have no such one.
+        """
+        for gate in self.gates:
+            if gate.side == "input":
+                return gate.module
+        if self.kind == "neurons":
+            raise Unsupported(
+                f"{self.name}: each of these neurons writes through a matrix of every expert, of "
+                "which a token enters few: no single module consumes them, so what enters it "
+                "cannot be measured"
+            )
+        raise Invalid(f"{self.name}: only heads and neurons are consumed by one module")
+
+    @property
+    def consumer_index(self) -> Tensor:
+        """Which input features of the consumer each unit owns: [units, width]."""
+        name = f"{self.consumer}.weight"
+        return next(c.index for c in self.couplings if c.parameter == name and c.dim == 1)
+
+    def per_unit(self, values: Tensor) -> Tensor:
+        """Values [features] of the consumer's inputs, by unit: [units, width]."""
+        return values[self.consumer_index.to(values.device)]
 
 
 @dataclass(frozen=True)
@@ -121,9 +174,14 @@ class Decision:
         for name, kept in self.keep.items():
             if name not in structures:
                 raise Invalid(f"decision: unknown structure {name!r}; known: {_some(structures)}")
-            units = structures[name].units
+            units, least = structures[name].units, structures[name].least
             if not kept:
                 raise Invalid(f"decision: {name}: the last unit of a structure must stay")
+            if len(kept) < least:
+                raise Invalid(
+                    f"decision: {name}: every token goes to {least} experts, so at least {least} "
+                    f"must stay, got {len(kept)}"
+                )
             if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= units:
                 raise Invalid(
                     f"decision: {name}: expected ascending distinct units in 0..{units - 1}, "

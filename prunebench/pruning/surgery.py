@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -14,8 +15,9 @@ from transformers import PreTrainedModel
 
 from prunebench.errors import Invalid
 from prunebench.modules import module_at, stack_at
-from prunebench.pruning.architectures import refresh, structures_of
-from prunebench.pruning.structure import Decision, Gate, Structure
+from prunebench.pruning.architectures import blocks_of, refresh, structures_of
+from prunebench.pruning.gates import attach
+from prunebench.pruning.structure import Decision, Structure
 from prunebench.pruning.tying import head_is_tied, tie
 from prunebench.untyped import Foreign, Json, Passed
 
@@ -37,7 +39,7 @@ def gated(
     `structures` is needed when modules were wrapped since (by LoRA, for example).
     """
     known = structures if structures is not None else structures_of(model)
-    handles = []
+    handles: list[RemovableHandle] = []
     try:
         for name, factor in factors.items():
             if name not in known:
@@ -46,23 +48,11 @@ def gated(
                 expected, got = (known[name].units,), tuple(factor.shape)
                 raise Invalid(f"gated: {name}: expected shape {expected}, got {got}")
             for gate in known[name].gates:
-                handles.append(_attach(model.get_submodule(gate.module), gate, factor))
+                handles += attach(model, gate, factor)
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _attach(module: nn.Module, gate: Gate, factor: Tensor) -> RemovableHandle:
-    unit_of = gate.unit_of.to(factor.device)
-
-    def scale(activation: Tensor) -> Tensor:
-        per_feature = factor[unit_of].to(activation)  # [features]
-        return activation * per_feature
-
-    if gate.side == "input":
-        return module.register_forward_pre_hook(lambda _, args: (scale(args[0]), *args[1:]))
-    return module.register_forward_hook(lambda _, args, output: scale(output))
 
 
 def masked(
@@ -84,15 +74,21 @@ def masked(
 
 
 @torch.no_grad()
-def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
+def slice_model(
+    model: PreTrainedModel,
+    decision: Decision,
+    *,
+    structures: Mapping[str, Structure] | None = None,
+) -> bool:
     """Remove, in place, every unit that `decision` does not keep.
 
     When d of D hidden channels are kept, the mean inside RMSNorm changes. Exact again is
-    gain * sqrt(D / d) with eps * D / d; or, where eps must stay, with all writers * sqrt(d / D).
+    gain * sqrt(D / d) with eps * D / d; or, where eps must stay, with all writers * sqrt(d / D),
+    and readers without a norm of their own * sqrt(D / d).
     Returns True if the stock class can build the result from its config.
     Raises Invalid if the decision does not fit the model.
     """
-    structures = structures_of(model)
+    structures = structures if structures is not None else structures_of(model)
     decision.check(structures)
     tied = head_is_tied(model)
     for name, kept in decision.keep.items():
@@ -103,6 +99,7 @@ def slice_model(model: PreTrainedModel, decision: Decision) -> bool:
         for coupling in structure.couplings:
             positions = coupling.index[units].reshape(-1).sort().values  # [kept * width]
             _shrink(model, coupling.parameter, coupling.dim, positions)
+        keep_members(model, structure, kept)
         _correct_norms(model, structure, len(kept))
         remember_numbers(model, structure, kept)
     if "layers" in decision.keep:
@@ -134,10 +131,33 @@ def remember_numbers(model: nn.Module, structure: Structure, kept: Sequence[int]
     module.register_buffer(leaf, before[list(kept)])
 
 
+def keep_members(model: nn.Module, structure: Structure, kept: Sequence[int]) -> None:
+    """Take the modules of units that are not kept out of their lists."""
+    for members in structure.members:
+        places = members.index[list(kept)].reshape(-1).sort().values.tolist()
+        replace_list(model, members.path, [stack_at(model, members.path)[i] for i in places])
+
+
+def spread_members(model: nn.Module, path: str, places: Sequence[int], total: int) -> None:
+    """The opposite: the modules of a list at `places` of one of `total`, copies in between."""
+    left = dict(zip(sorted(places), stack_at(model, path), strict=True))
+    spare = next(iter(left.values()))
+    full = [left[i] if i in left else copy.deepcopy(spare) for i in range(total)]
+    replace_list(model, path, full)
+
+
+def replace_list(model: nn.Module, path: str, modules: Sequence[nn.Module]) -> None:
+    """Put other modules into the ModuleList at a path."""
+    parent, _, leaf = path.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, nn.ModuleList(modules))
+
+
 def _correct_norms(model: nn.Module, structure: Structure, kept: int) -> None:
     share = structure.units / kept
     for name in structure.writers:
         model.get_parameter(name).mul_(share**-0.5)
+    for name in structure.readers:
+        model.get_parameter(name).mul_(share**0.5)
     for norm in structure.norms:
         module = module_at(model, norm.module)
         factor = share ** (norm.power / 2)
@@ -149,9 +169,7 @@ def _correct_norms(model: nn.Module, structure: Structure, kept: int) -> None:
 def _drop_layers(model: PreTrainedModel, structure: Structure, kept: tuple[int, ...]) -> None:
     path = structure.modules[0].rpartition(".")[0]
     stack = stack_at(model, path)
-    parent_path, _, leaf = path.rpartition(".")
-    remaining = nn.ModuleList(stack[i] for i in kept)
-    setattr(model.get_submodule(parent_path), leaf, remaining)
+    replace_list(model, path, [stack[i] for i in kept])
     if getattr(model.config, "layer_types", None):
         model.config.layer_types = [model.config.layer_types[i] for i in kept]
 
@@ -219,12 +237,15 @@ def in_double(model: PreTrainedModel) -> Iterator[bool]:
     if not whole or count_parameters(model) > DOUBLED_AT_MOST:
         yield False
         return
+    experts = getattr(model.config, "_experts_implementation", None)
     try:
         for tensor in tensors:
             tensor.data = tensor.data.double()
+        model.config._experts_implementation = "eager"  # the grouped product has no float64
         with _Doubled():  # type: ignore[no-untyped-call]  # the base class has no types
             yield True
     finally:
+        model.config._experts_implementation = experts
         for tensor in tensors:
             tensor.data = tensor.data.float()
 
@@ -267,5 +288,4 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_decoder_parameters(model: PreTrainedModel) -> int:
     """Parameters of the decoder blocks alone: no embedding, no final norm, no output head."""
-    layers = structures_of(model)["layers"]
-    return sum(count_parameters(model.get_submodule(name)) for name in layers.modules)
+    return sum(count_parameters(model.get_submodule(name)) for name in blocks_of(model))

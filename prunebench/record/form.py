@@ -27,6 +27,7 @@ from prunebench.record.parts import (
     Count,
     Lost,
     RecordPart,
+    Removed,
     Share,
     Size,
     Text,
@@ -103,8 +104,8 @@ class Sparsity(Closed):
     """What share was asked for and what share was removed."""
 
     target: Share = Field(description="Share of parameters to remove.")
-    achieved: Share | None = Field(description="Share of all parameters removed.")
-    decoder_achieved: Share | None = Field(
+    achieved: Removed | None = Field(description="Share of all parameters removed.")
+    decoder_achieved: Removed | None = Field(
         None, description="Share of the decoder blocks' parameters removed."
     )
     native_ratio: float | None = Field(
@@ -142,6 +143,11 @@ class Verify(Closed):
         description="In what it was computed; float64 where float32's rounding was too coarse.",
     )
     passed: bool = Field(description="Whether the difference is within the tolerance.")
+    read_back: Amount | None = Field(
+        None,
+        description="Largest difference of a logit between the model in memory and its saved "
+        "folder, loaded again; null where none is saved.",
+    )
 
 
 class ExportPart(RecordPart):
@@ -236,6 +242,11 @@ class Record(Closed):
     reason: str | None = Field(
         description="Why the cell failed or was skipped; null when it is ok."
     )
+    log: str | None = Field(
+        None,
+        description="What the job that failed printed, from the campaign's folder on; null where "
+        "none did, or it was not kept.",
+    )
     cell: CellOf = Field(description="Which cell of which campaign this is.")
     model: ModelFacts | None = Field(None, description="The model that was measured.")
     sparsity: Sparsity | None = Field(None, description="What share was asked for and removed.")
@@ -300,6 +311,11 @@ class Record(Closed):
         "title, rows, columns, values} and {plot: line, title, x_label, y_label, series} are drawn",
     )
     notes: list[str] | None = Field(None, description="Sentences for the reader.")
+    chain: dict[str, str] | None = Field(
+        None,
+        description="Products of the results that this record is made of, under their names; null "
+        "in records of versions that kept none: what they rest on cannot be checked.",
+    )
     provenance: Provenance = Field(description="Where, when and with what it was measured.")
 
     @model_validator(mode="after")

@@ -13,6 +13,8 @@ Size = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Removed = Annotated[float, Field(le=1)]
+"""A share that left; below 0 where a method adds more (biases) than it removes."""
 Text = Annotated[str, Field(min_length=1)]
 Bos = Literal["text", "window", "none"]
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from prunebench.errors import Invalid
 from prunebench.record.explain import explained, short
 from prunebench.record.form import SCHEMA_VERSION, Record
+from prunebench.record.stages import check_readable
 from prunebench.untyped import Json, JsonMap
 from prunebench.whole import as_plain, write_json
 
@@ -98,8 +99,8 @@ def _parse(path: Path, where: str) -> object:
         raise Invalid(f"{where}: holds {constant}, which is not a number in JSON")
 
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-        return found
+        text = path.read_text(encoding="utf-8")
+        found: object = json.loads(text, parse_constant=refuse)
     except OSError as error:
         raise Invalid(f"{where}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -111,6 +112,8 @@ def _parse(path: Path, where: str) -> object:
         ) from error
     except RecursionError as error:
         raise Invalid(f"{where}: nested too deeply to be a record") from error
+    check_readable(text, found, where)
+    return found
 
 
 def _check_version(mapping: JsonMap, where: str) -> None:

@@ -1,8 +1,8 @@
 """Which checkpoint a tuning may resume from: complete, and of the same tuning.
 
 The Trainer writes a checkpoint file by file into its folder. `seal` writes `complete.json` last,
-with the size of every file and the identity of the tuning; a folder without a seal that fits was
-left by a kill, or belongs to another tuning, and is removed.
+with the digest of every file and the identity of the tuning; a folder without a seal that fits was
+left by a kill, is damaged, or belongs to another tuning, and is removed.
 
 Adapter weights are safetensors. The Trainer's own optimizer, schedule and random states are
 `torch.save` files; it reads them with `weights_only=True`, and they never leave the work folder.
@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from prunebench.record import digests
 from prunebench.untyped import Module
 from prunebench.whole import sync, write_json
 
@@ -28,7 +29,7 @@ SEAL = "complete.json"
 
 @dataclass(frozen=True)
 class Seal:
-    """What `complete.json` holds beside the sizes of the files."""
+    """What `complete.json` holds beside the digests of the files."""
 
     identity: str  # digest of settings, data, seed and weights
     step: int
@@ -54,11 +55,10 @@ def identity(model: Module, *parts: str) -> str:
 
 def seal(folder: Path, content: Seal) -> None:
     """Declare the checkpoint in `folder` complete, once all its files are on the disk."""
-    sizes = {}
-    for path in _files(folder):
-        sizes[path.name] = path.stat().st_size
+    files = list(_files(folder))
+    for path in files:
         sync(path)
-    write_json(folder / SEAL, {**asdict(content), "files": sizes})
+    write_json(folder / SEAL, {**asdict(content), "files": digests.of_files(folder, files)})
 
 
 def latest(root: Path, identity: str) -> tuple[Path, Seal] | None:
@@ -67,7 +67,7 @@ def latest(root: Path, identity: str) -> tuple[Path, Seal] | None:
     for folder in sorted(root.glob("checkpoint-*")):
         content = _read(folder)
         if content is None or content.identity != identity:
-            reason = "incomplete" if content is None else "of another tuning"
+            reason = "incomplete or damaged" if content is None else "of another tuning"
             logger.warning("checkpoint %s is %s: not used, removed", folder.name, reason)
             shutil.rmtree(folder)
         else:
@@ -79,10 +79,9 @@ def _read(folder: Path) -> Seal | None:
     """The seal of `folder`, or None where it is absent, damaged or does not fit the files."""
     try:
         content = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        sizes = content.pop("files")
-        fits = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        return Seal(**content) if fits else None
-    except (OSError, ValueError, KeyError, TypeError):
+        files = content.pop("files")
+        return None if digests.changed(folder, files) else Seal(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from prunebench.files import read_yaml
+from prunebench.schema import validator
 from prunebench.untyped import Json, JsonMap, Plain
 
 from ..errors import Invalid
@@ -247,14 +248,12 @@ def _preset(name: str | None, where: str) -> Json:
 
 
 def _validate(config: JsonMap, where: str) -> None:
-    from jsonschema import Draft202012Validator
-
     if not isinstance(config, Mapping):
         raise Invalid(f"{where}: expected a mapping, got {type(config).__name__}")
     for key in config:
         if key not in SCHEMA["properties"]:
             raise Invalid(f"{where}.{key}: unknown key; known: {', '.join(SCHEMA['properties'])}")
-    for error in Draft202012Validator(SCHEMA).iter_errors(dict(config)):
+    for error in validator()(SCHEMA).iter_errors(dict(config)):
         key = ".".join(str(part) for part in error.absolute_path)
         raise Invalid(f"{where}.{key}: {_explain(error)}")
 

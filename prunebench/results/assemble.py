@@ -7,82 +7,65 @@ file changes no record of jobs that ran before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.campaign.settings import Recovery
-from prunebench.campaign.specs import CellFacts, EvaluateSpec
+from prunebench.campaign.specs import CellFacts
 from prunebench.errors import Invalid
 from prunebench.record.provenance import provenance
+from prunebench.record.stages import product
 from prunebench.record.store import write
+from prunebench.results.gather import (
+    CellResults,
+    broken_items,
+    read_result,
+    read_shared,
+)
 from prunebench.untyped import Json, JsonMap
 
-SEED_NOTE = "measured on the first seed: time and memory depend on shapes alone"
-NO_PROFILE = {"status": "skipped", "reason": "the campaign asks for no profile"}
 Result = JsonMap
 
 
-def write_record(
-    out: CampaignFolder,
-    facts: CellFacts,
-    partners: Mapping[str, CellPaths],
-    *,
-    profiled: bool = True,
-) -> Path:
+def write_record(found: CellResults, partners: Mapping[str, CellPaths]) -> Path:
     """Put a cell's results together as its record; returns the record's path.
 
-    facts     of the cell, for one whose evaluation left no result that says it
     partners  cells that it is compared with item by item, under the record's keys
-    profiled  whether a profile was asked for
 
     Results that do not make a valid record (a plugin's odd numbers, say) make a failed one.
     """
-    record = assemble(out, facts, partners, profiled=profiled)
-    return _written(out.cell(facts.cell).record, record)
+    return _written(found.own.record, record_from(found, partners))
 
 
 def _written(path: Path, record: Json) -> Path:
     try:
         write(path, record)
     except Invalid as error:
-        kept = {key: record[key] for key in ("cell", "provenance")}
+        kept = {key: record[key] for key in ("cell", "chain", "provenance")}
         write(path, {"status": "failed", "reason": f"not a valid record: {error}", **kept})
     return path
 
 
-def assemble(
-    out: CampaignFolder,
-    facts: CellFacts,
-    partners: Mapping[str, CellPaths],
-    *,
-    profiled: bool = True,
-) -> Json:
-    """The record of a cell, from the files of its jobs; arguments as of `write_record`."""
-    own = out.cell(facts.cell)
-    evaluated = read_result(own.evaluate)
-    spec = evaluated.get("spec")
-    cell = EvaluateSpec.model_validate(spec).cell if spec else facts
-    label = spec["pruned_as"] if spec else cell.label.removesuffix("+lora")
-    twin = cell.cell.under(label)
-    pruned = read_result(out.cell(twin).prune)
-    final = read_result(own.recover) if cell.recovery else pruned
-    profile = NO_PROFILE
-    if profiled:
-        profile = _profile(out.profile(cell.model), twin.path)
-    status, reason = _outcome(pruned, final, evaluated, profile)
+def record_from(found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
+    """The record of a cell; arguments as of `write_record`."""
+    cell, own = found.cell, found.own
+    pruned, final, evaluated = found.pruned, found.final, found.evaluated
+    leak = _leak(found.leak, pruned, final)
+    status, reason = _outcome(found, leak)
     missing = {"status": "failed" if status == "ok" else status, "reason": reason or "not measured"}
     zeroshot = evaluated.get("zeroshot", missing)
     generation = evaluated.get("generation")
+    unpaired: list[str] = []
     for key, other in partners.items():
-        zeroshot = _paired(own.items, zeroshot, key, other.items)
+        zeroshot = _paired(own, other, "items", zeroshot, key, unpaired)
         if generation is not None:
-            generation = _paired(own.generation_items, generation, key, other.generation_items)
+            generation = _paired(own, other, "generation_items", generation, key, unpaired)
     cost = {"prune": pruned.get("cost"), "recover": final.get("cost") if cell.recovery else None}
     return {
         "status": status,
         "reason": reason,
+        "log": _log(found) if status == "failed" else None,
         "cell": cell.model_dump(),
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
@@ -93,13 +76,14 @@ def assemble(
         "zeroshot": zeroshot,
         "generation": generation,
         "texts": evaluated.get("texts"),
-        "profile": profile,
+        "profile": found.profile,
         "cost": {"status": "ok", **cost} if cost["prune"] else missing,
-        "leak": _leak(read_result(out.leak), pruned, final),
+        "leak": leak,
         "tuning": _tuning(pruned, final),
         "calibration": pruned.get("calibration") or None,
-        "notes": _notes(pruned, final, evaluated),
+        "notes": [*_notes(pruned, final, evaluated), *unpaired],
         "method_notes": pruned.get("method_notes"),
+        "chain": found.chain,
         "provenance": _provenance(pruned, final, evaluated),
     }
 
@@ -113,7 +97,9 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
     record = {
         "status": job["status"],
         "reason": job["reason"],
+        "log": _step_log(out, own) if job["status"] == "failed" else None,
         "cell": (job.get("spec") or {}).get("cell") or facts.model_dump(),
+        "chain": {"step": product(job)},
         "provenance": job.get("provenance") or provenance(),
     }
     if job["status"] == "ok":
@@ -123,27 +109,30 @@ def write_step_record(out: CampaignFolder, facts: CellFacts) -> Path:
     return _written(own.record, record)
 
 
-def read_result(path: Path) -> Json:
-    """A job's result; a failed one with its reason where there is no such file, or a broken one."""
-    try:
-        found: Json = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except FileNotFoundError:
-        return {"status": "failed", "reason": f"no result: {path} is missing"}
-    except ValueError as error:
-        return {"status": "failed", "reason": f"{path}: not valid JSON: {error}"}
+def _step_log(out: CampaignFolder, own: CellPaths) -> str | None:
+    path = own.log("step")
+    return str(path.relative_to(out.root)) if path.is_file() else None
 
 
-def _outcome(*results: Result) -> tuple[str, str | None]:
+def _outcome(found: CellResults, leak: Json | None) -> tuple[str, str | None]:
     """The cell's status: the first job, then the first measurement, that did not end well."""
-    for result in results[:3]:
+    for result in (found.pruned, found.final, found.evaluated):
         if result["status"] != "ok":
             return result["status"], result["reason"]
-    evaluated, profiled = results[2], results[3]
-    for name, part in _parts(evaluated, profiled):
+    for name, part in [*_parts(found.evaluated, found.profile), ("leak", leak or {})]:
         if part.get("status") == "failed":
             return "failed", f"{name}: {part['reason']}"
     return "ok", None
+
+
+def _log(found: CellResults) -> str | None:
+    """Log of the job that failed, as the record names it; None where it left no log."""
+    results = (found.pruned, found.final, found.evaluated, found.profile)
+    failed = (
+        log for log, result in zip(found.logs, results, strict=True) if result["status"] == "failed"
+    )
+    path = next(failed, found.own.log("evaluate"))  # else a part of the evaluation did
+    return str(path.relative_to(found.root)) if path.is_file() else None
 
 
 def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:
@@ -157,29 +146,38 @@ def _parts(evaluated: Result, profiled: Result) -> Iterator[tuple[str, Result]]:
     yield "profile", profiled
 
 
-def _profile(path: Path, name: str) -> Json:
-    job = read_result(path)
-    if job["status"] != "ok":
-        return {"status": job["status"], "reason": job["reason"]}
-    found: Json = job["models"].get(name, {"status": "skipped", "reason": SEED_NOTE})
-    return found
+def _paired(
+    own: CellPaths, other: CellPaths, items: str, suite: Json, key: str, unpaired: list[str]
+) -> Json:
+    """Add the item-by-item comparison with another cell to the figures of a suite.
 
-
-def _paired(own: Path, zeroshot: Json, key: str, other: Path) -> Json:
-    """Add the item-by-item comparison with another cell to the figures of a suite."""
-    if zeroshot.get("status") != "ok" or other == own or not other.is_file():
-        return zeroshot
+    items     which of a cell's files has the outcomes
+    unpaired  where the items are not there any more, a sentence that says so is added
+    """
+    first, second = getattr(other, items), getattr(own, items)
+    if suite.get("status") != "ok" or first == second or not _measured(other, items):
+        return suite
+    for cell, file in ((other, first), (own, second)):
+        if why := broken_items(cell, file):
+            unpaired.append(f"no {key.replace('_', ' ')}: {why}")
+            return {**suite, key: {"status": "failed", "reason": why}}
     from prunebench.evaluation.zeroshot import paired
 
     try:
-        versus = paired(other, own)
+        versus = paired(first, second)
     except Invalid as error:  # of another harness, or of other documents
-        return {**zeroshot, key: {"status": "skipped", "reason": str(error)}}
+        return {**suite, key: {"status": "skipped", "reason": str(error)}}
     tasks = {
-        name: {**task, key: versus["tasks"].get(name)} for name, task in zeroshot["tasks"].items()
+        name: {**task, key: versus["tasks"].get(name)} for name, task in suite["tasks"].items()
     }
-    mean = versus["mean"] if zeroshot["mean"] is not None else None
-    return {**zeroshot, "tasks": tasks, key: mean}
+    mean = versus["mean"] if suite["mean"] is not None else None
+    return {**suite, "tasks": tasks, key: mean}
+
+
+def _measured(cell: CellPaths, items: str) -> bool:
+    """Whether a cell's evaluation left items, or was to leave some."""
+    name = getattr(cell, items).name
+    return getattr(cell, items).is_file() or name in read_shared(cell.evaluate).get("written", {})
 
 
 def _tuned_on(pruned: Result, final: Result) -> Recovery | None:
@@ -190,13 +188,17 @@ def _tuned_on(pruned: Result, final: Result) -> Recovery | None:
     return None
 
 
-def _leak(checked: Result, pruned: Result, final: Result) -> Json | None:
+def _leak(checked: Result | None, pruned: Result, final: Result) -> Json | None:
     """Contamination by the text that this cell's method was given; the worse of both kinds.
 
     Another split of the corpus that is evaluated on shares no text with it, but its style and
     subjects; several papers calibrate on WikiText2 and then report WikiText2. So that is said too.
     """
     used: dict[str, set[str]] = {}
+    if checked is None:
+        return None
+    if checked["status"] != "ok":
+        return {"status": checked["status"], "reason": checked["reason"]}
     if drawn := pruned.get("calibration"):
         used["calibration"] = {name for sample in drawn for name in sample["corpus"]}
     if recovery := _tuned_on(pruned, final):
@@ -215,7 +217,8 @@ def _verify(pruned: Result, missing: Json) -> Json:
         return missing
     keys = ("max_abs_logit_difference", "tolerance", "passed")
     verify = pruned["verify"]
-    found = {**{key: verify[key] for key in keys}, "arithmetic": verify.get("arithmetic")}
+    found = {key: verify[key] for key in keys}
+    found |= {key: verify.get(key) for key in ("arithmetic", "read_back")}
     return {"status": "ok", "reason": None, **found}
 
 

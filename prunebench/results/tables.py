@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.campaign.config import Campaign, Cell, build
-from prunebench.campaign.paths import CampaignFolder, CellPaths
-from prunebench.campaign.specs import cell_facts, dense_cell, step_facts
+from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.specs import cell_facts, leak_spec, step_facts
 from prunebench.errors import Invalid
 from prunebench.files import read_yaml
+from prunebench.garbage import no_collection
 from prunebench.leaderboard.papers.published import read_papers
-from prunebench.results.assemble import read_result, write_record, write_step_record
-from prunebench.whole import write_json
+from prunebench.record import stages, store
+from prunebench.record.form import Record
+from prunebench.results.assemble import write_record, write_step_record
+from prunebench.results.gather import AGAIN, gather
+from prunebench.results.partners import partners
+from prunebench.results.written import chain_of, keep, read
 
 if TYPE_CHECKING:
     from prunebench.leaderboard import Report
+    from prunebench.leaderboard.numbers.collect import Problem
 
 
 def make_tables(folder: Path) -> None:
@@ -30,11 +36,14 @@ def make_tables(folder: Path) -> None:
     """
     campaign = read_campaign(folder)
     make_records(campaign, missing=True)
-    _build(campaign, record_paths(folder))
+    _build(campaign)
 
 
 def make_records(campaign: Campaign, *, missing: bool = False) -> None:
-    """Write the records of all cells whose jobs have run; `missing`: failed ones of the others."""
+    """Write the records of all cells whose jobs have run; `missing`: failed ones of the others.
+
+    A record that rests on the results that lie there is left as it is.
+    """
     for cell in campaign.cells:
         own = campaign.out.cell(cell)
         if own.evaluate.is_file() or (missing and not own.record.is_file()):
@@ -46,13 +55,12 @@ def make_records(campaign: Campaign, *, missing: bool = False) -> None:
 
 
 def record_cell(campaign: Campaign, cell: Cell) -> Path:
-    """Write the record of one cell; returns its path."""
-    return write_record(
-        campaign.out,
-        cell_facts(campaign, cell),
-        partners(campaign, cell),
-        profiled=campaign.profile is not None,
-    )
+    """Write the record of one cell, where it is not there already; returns its path."""
+    facts, compared = cell_facts(campaign, cell), partners(campaign, cell)
+    found = gather(campaign.out, facts, compared, profiled=campaign.profile is not None)
+    if chain_of(found.own.record, cell, campaign.name, read(campaign.out)) == found.chain:
+        return found.own.record
+    return write_record(found, compared)
 
 
 def write_leaks(folder: Path) -> None:
@@ -60,14 +68,16 @@ def write_leaks(folder: Path) -> None:
     from prunebench.results.leaks import check
 
     campaign = read_campaign(folder)
-    write_json(campaign.out.leak, {"status": "ok", **check(campaign)})
+    spec = leak_spec(campaign).model_dump(mode="json")
+    found = {"status": "ok", "reason": None, **check(campaign), "spec": spec}
+    stages.write(campaign.out.leak, found)
 
 
 def report_text(folder: Path) -> tuple[str, bool]:
     """The leaderboard for a terminal, and whether nothing failed; all files are written anew."""
     from prunebench import leaderboard
 
-    report = _build(read_campaign(folder), record_paths(folder))
+    report = _build(read_campaign(folder))
     return leaderboard.terminal(report), report.complete
 
 
@@ -77,25 +87,28 @@ def compare_text(first: Path, second: Path) -> str:
 
     reports = []
     for folder in (first, second):
-        name = read_campaign(folder).name
-        loaded = leaderboard.read_records(record_paths(folder), root=folder)
-        reports.append(leaderboard.analyse(*loaded, folder, title=name))
+        campaign = read_campaign(folder)
+        reports.append(leaderboard.analyse(*read_cells(campaign), folder, title=campaign.name))
     return leaderboard.side_by_side(*reports, names=(str(first), str(second)))
 
 
-def _build(campaign: Campaign, paths: list[Path]) -> Report:
+def _build(campaign: Campaign) -> Report:
     from prunebench import leaderboard
     from prunebench.results.pairing import pairing
 
-    folder = campaign.out.root
-    return leaderboard.build(
-        *leaderboard.read_records(paths, root=folder),
-        folder,
+    records, problems = read_cells(campaign)
+    papers = read_papers({name: campaign.plugins[name] for name in _judged(campaign)})
+    report = leaderboard.build(
+        records,
+        problems,
+        campaign.out.root,
         title=campaign.name,
         reference=campaign.reference,
-        papers=read_papers({name: campaign.plugins[name] for name in _judged(campaign)}),
-        paired=pairing(folder),
+        papers=papers,
+        paired=pairing(campaign.out.root),
     )
+    keep(campaign)
+    return report
 
 
 def _judged(campaign: Campaign) -> set[str]:
@@ -107,13 +120,13 @@ def _judged(campaign: Campaign) -> set[str]:
 
 def failures(folder: Path) -> list[str]:
     """One line for each cell that failed or whose record cannot be read or used."""
-    from prunebench import leaderboard
     from prunebench.leaderboard.numbers.collect import of_one_original
 
-    records, problems = leaderboard.read_records(record_paths(folder))
+    records, problems = read_cells(read_campaign(folder))
     problems += of_one_original(records)[1]
     lines = [
         f"{Cell(c.model, c.label, c.sparsity, c.seed).path}: {record.reason}"
+        + (f"; log: {folder / record.log}" if record.log else "")
         for record in records
         if record.status == "failed"
         for c in [record.cell]
@@ -121,13 +134,30 @@ def failures(folder: Path) -> list[str]:
     return lines + [f"{problem.path}: {problem.reason}" for problem in problems]
 
 
-def clear_failed(folder: Path) -> list[Path]:
-    """Delete the result files of jobs that failed; the next run does them again."""
-    results = CampaignFolder(folder).job_results()
-    cleared = [path for path in results if read_result(path).get("status") == "failed"]
-    for path in cleared:
-        path.unlink()
-    return cleared
+def read_cells(campaign: Campaign) -> tuple[list[Record], list[Problem]]:
+    """The records of a campaign's cells; one that is of another cell is a problem, no number."""
+    from prunebench.leaderboard.numbers.collect import Problem
+
+    out, records, problems = campaign.out, list[Record](), list[Problem]()
+    with no_collection():  # a quarter of the time, and records have no cycles
+        for cell in (*campaign.cells, *campaign.step_cells):
+            path = out.cell(cell).record
+            try:
+                records.append(_read_own(path, campaign.name, cell))
+            except Invalid as error:
+                reason = str(error).removeprefix(f"{path}: ")
+                problems.append(Problem(str(path.relative_to(out.root)), reason))
+    return records, problems
+
+
+def _read_own(path: Path, campaign: str, cell: Cell) -> Record:
+    """The record of a cell. Raises Invalid where there is none, or that of another."""
+    record = store.read(path)
+    own = record.cell
+    place = Cell(own.model, own.label, own.sparsity, own.seed)
+    if (own.campaign, place) != (campaign, cell):
+        raise Invalid(f"{path}: is the record of {own.campaign}: {place.path}; {AGAIN}")
+    return record
 
 
 def read_campaign(folder: Path) -> Campaign:
@@ -136,24 +166,3 @@ def read_campaign(folder: Path) -> Campaign:
     if not file.is_file():
         raise Invalid(f"{folder}: expected results of a campaign, found no {file.name}")
     return replace(build(read_yaml(file), file=str(file), check_files=False), folder=folder)
-
-
-def record_paths(folder: Path) -> list[Path]:
-    """The records of the campaign's cells (not those of cells that it no longer has)."""
-    campaign = read_campaign(folder)
-    cells = [*campaign.cells, *campaign.step_cells]
-    return [campaign.out.cell(cell).record for cell in cells]
-
-
-def partners(campaign: Campaign, cell: Cell) -> dict[str, CellPaths]:
-    """Cells that this one is compared with item by item, under the record's keys."""
-    found = {"versus_dense": dense_cell(campaign, cell.model)}
-    if campaign.reference is not None and cell.sparsity > 0:
-        near = [
-            Cell(cell.model, campaign.reference, sparsity, seed)
-            for sparsity in (cell.sparsity, 0.0)  # 0: a reference that is never pruned
-            for seed in (cell.seed, campaign.seeds[0])
-        ]
-        there = (other for other in near if other in campaign.cells)
-        found["versus_reference"] = next(there, near[0])
-    return {key: campaign.out.cell(other) for key, other in found.items()}

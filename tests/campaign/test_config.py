@@ -10,8 +10,10 @@ import yaml
 
 from prunebench.campaign import config, specs
 from prunebench.campaign.config import Cell
+from prunebench.campaign.reading import portable, read_files
 from prunebench.campaign.settings import Recovery
 from prunebench.errors import Invalid
+from prunebench.files import read_yaml
 
 CAMPAIGN = {
     "name": "toy",
@@ -153,7 +155,7 @@ POINT = {"batch": 1, "prompt": 8, "new": 2}
 MISTAKES = {
     "unknown method": (
         {"methods": ["dense", "lorapune"]},
-        r"toy.yaml: methods\[1\].name: unknown method 'lorapune'; known: dense, ",
+        r"toy.yaml: methods\[1\].name: unknown method 'lorapune'; known: adapt_pruner, dense, ",
     ),
     "unknown parameter": (
         {"methods": [{"name": "magnitude", "params": {"nrom": "l1"}}]},
@@ -323,3 +325,26 @@ def test_a_row_that_cannot_be_matched_is_refused(entry, message):
     with pytest.raises(Invalid) as error:
         campaign(methods=[MATCHED[0], {"name": "random", **entry}])
     assert message in str(error.value)
+
+
+def test_a_number_with_an_exponent_is_a_number(tmp_path):
+    """YAML 1.1 calls 2e-3 text; nobody who writes it does."""
+    file = tmp_path / "a.yaml"
+    file.write_text("a: 2e-3\nb: [1E+4, -.5e1, 1.e2]\nc: 2e-3x\nd: '1e5'\ne: 0x1e3\nf: 1.5e-4\n")
+    assert read_yaml(file) == {
+        "a": 0.002, "b": [10000.0, -5.0, 100.0], "c": "2e-3x", "d": "1e5", "e": 0x1E3, "f": 0.00015,
+    }  # fmt: skip
+
+
+def test_campaign_files_are_laid_over_each_other_as_snakemake_does(tmp_path):
+    (tmp_path / "below").mkdir()
+    first, second = tmp_path / "below" / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("recovery: {rate: 1e-3, tokens: 5}\nseeds: [0, 1]\nplugins: [mine]\n")
+    second.write_text("recovery: {rate: 2e-3}\nseeds: [2]\n")
+    merged, folder = read_files([first, second])
+    expected = {"recovery": {"rate": 0.002, "tokens": 5}, "seeds": [2], "plugins": ["mine"]}
+    assert merged == expected and folder == first.parent
+    assert portable(merged, folder)["plugins"] == [str(first.parent / "mine")]
+    second.write_text("- a list\n")
+    with pytest.raises(Invalid, match="b.yaml: expected keys of a campaign, got list"):
+        read_files([first, second])

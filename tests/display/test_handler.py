@@ -157,7 +157,7 @@ def test_a_terminal_has_a_panel_of_what_runs_and_a_pipe_has_no_control_codes(
     assert "tuning  m  pat 50 % seed 1  0:00  25 %" in panel
     assert "0 of 2" in panel and "time left not known yet" in panel
     assert "\x1b" in run.shown
-    run.begin("check", tmp_path / "complete")  # it has no log, and writes to the terminal itself
+    run.begin("failures", tmp_path / "complete")  # it has no log, and writes to the terminal itself
     assert run.display.live is None
     run.display.close()
     piped = Run()

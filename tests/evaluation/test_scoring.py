@@ -32,7 +32,7 @@ def test_the_head_is_each_familys_own_soft_caps_and_scales_included(
     torch.testing.assert_close(scores.log_probs, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(-found, expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(scores.greedy, logits.flatten(0, 1).argmax(-1) == targets)
-    assert "forward" not in vars(model.base_model)  # nothing of the model is left changed
+    assert "forward" not in vars(model.get_decoder())  # nothing of the model is left changed
 
 
 def test_no_more_logits_than_asked_for_are_made_at_once(

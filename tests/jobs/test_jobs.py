@@ -262,7 +262,8 @@ def test_a_job_that_takes_too_long_is_a_failed_row(world, tmp_path):
     code = "import time\ndef prune(m, c): time.sleep(600)"
     spec = changed(world, **plugin(tmp_path, code))
     result = run_prune(spec, tmp_path / "prune.json", timeout_s=1)
-    assert (result["status"], result["reason"]) == ("failed", "time limit of 1 s exceeded")
+    assert result["status"] == "failed"
+    assert result["reason"].startswith("time limit of 1 s exceeded")
     assert result["spec"] == spec.model_dump(mode="json")
 
 

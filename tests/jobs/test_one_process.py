@@ -212,7 +212,7 @@ BAD = {
     ),
     "unknown paper": (
         lambda raw: raw.update(papers=["pta"]),
-        r"papers\[0\]: unknown name 'pta'; known: ",
+        r"papers\[0\]: unknown method 'pta'; known: ",
     ),
 }
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from conftest import make_tiny
+from family_cases import CASES
 from transformers import AutoModelForCausalLM
 
 from prunebench.cli import main
@@ -39,7 +40,13 @@ def widths(model):
     return tuple({s.units for s in found if s.kind == kind} for kind in ("heads", "neurons"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def norms_over_heads(family):
+    """Whether heads share a norm, which an added one would change."""
+    gates = structures_of(make_tiny(family))["layers.0.heads"].gates
+    return any(gate.side == "statistics" for gate in gates)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if not norms_over_heads(name)])
 def test_a_padded_model_of_every_family_is_stock_and_computes_the_same(tmp_path, tokenizer, family):
     dense = widths(make_tiny(family))
     heads = tuple(range(1, max(dense[0]))) or (0,)  # a family of one KV head keeps it
@@ -61,10 +68,39 @@ def test_a_cut_model_of_every_family_is_stock_or_refused(tmp_path, tokenizer, fa
         uniform.export_uniform(folder, tmp_path / "out", how="cut")
     except Unsupported as error:  # families whose config has no number of its own for a width
         assert f"no stock class of {family} has these shapes" in str(error)
-        assert family in ("bloom", "gpt_neox") and not (tmp_path / "out").exists()
+        assert any(case.own_loader for case in CASES.values() if case.family == family)
+        assert not (tmp_path / "out").exists()
         return
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert widths(stock) == ({1}, {4})
+
+
+def test_norms_of_single_heads_are_padded_with_them(tmp_path, tokenizer):
+    changes = {"qk_layernorm": True, "num_key_value_heads": 2}
+    model, folder = saved(tmp_path, tokenizer, MIXED, "stablelm", **changes)
+    uniform.export_uniform(folder, tmp_path / "out", how="pad")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert (logits(stock, TOKENS) - logits(model, TOKENS)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "keep", "why"),
+    [
+        ("olmo2", {"layers.0.heads": (1,)}, "norm over all heads would count the added ones"),
+        ("mixtral", {"layers.0.experts": (0, 2, 3)}, "router would send tokens to an added expert"),
+    ],
+)
+def test_units_that_zeros_do_not_make_absent_are_cut_only(tmp_path, tokenizer, family, keep, why):
+    _, folder = saved(tmp_path, tokenizer, keep, family)
+    with pytest.raises(Unsupported, match=f"cannot be padded with zeros: the {why}|a {why}"):
+        uniform.export_uniform(folder, tmp_path / "out", how="pad")
+    assert not (tmp_path / "out").exists()
+    uniform.export_uniform(folder, tmp_path / "out", how="cut")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ((name, kept),) = keep.items()
+    kind = name.rpartition(".")[2]
+    units = {s.units for s in structures_of(stock).values() if s.kind == kind}
+    assert units == {len(kept)}
 
 
 @pytest.mark.skipif("bloom" not in FAMILIES, reason="no family with ALiBi here")

@@ -10,9 +10,9 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.protection import unprotected
 from prunebench.pruning.saliency import Side, channel_saliency, channel_sums, sides_of
-from prunebench.pruning.selection import Budget
 from prunebench.pruning.structure import Coupling, Structure
 from prunebench.text.calibration import calibration_tokens
 

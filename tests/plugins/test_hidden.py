@@ -13,7 +13,7 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.surgery import count_parameters, cut, logits
 
 TOKENS = torch.randint(258, (3, 21), generator=torch.Generator().manual_seed(1))

@@ -13,8 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from prunebench.errors import Failure, Unsupported
 from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.protection import unprotected
-from prunebench.pruning.selection import TOLERANCE, Budget, channel_counts
+from prunebench.pruning.selection import TOLERANCE, channel_counts
 from prunebench.pruning.surgery import count_parameters, cut, logits
 
 LLM_PRUNER = PLUGINS["llm_pruner"].load()

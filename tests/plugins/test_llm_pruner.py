@@ -14,8 +14,9 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.protection import unprotected
-from prunebench.pruning.selection import TOLERANCE, Budget, channel_counts
+from prunebench.pruning.selection import TOLERANCE, channel_counts
 from prunebench.pruning.surgery import count_parameters, cut, logits
 from prunebench.text.calibration import calibration_tokens
 

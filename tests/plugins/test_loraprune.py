@@ -16,7 +16,8 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.discovery import discover
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE
 from prunebench.pruning.surgery import count_parameters, cut, logits, masked
 from prunebench.recovery import RecoverySettings
 

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prunebench.errors import Invalid
 from prunebench.plugins.discovery import discover
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import Budget, lowest, select
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import lowest, select
 from prunebench.pruning.surgery import count_parameters, slice_model
 
 PLUGIN = discover()["loraprune"]

@@ -15,7 +15,7 @@ from prunebench.jobs.prune import prune as prune_job
 from prunebench.plugins.context import Context
 from prunebench.profiling.cost import Cost
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import Budget
+from prunebench.pruning.budget import Budget
 from prunebench.pruning.surgery import count_parameters, cut, logits
 from prunebench.recovery import RecoverySettings
 

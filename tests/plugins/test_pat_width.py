@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE
 
 from prunebench_plugin_pat.width import choose_width, refusal  # isort: skip
 

@@ -69,7 +69,7 @@ def test_what_a_step_cannot_be():
         step("loraprune", criterion="vanilla", bits=8)
     with pytest.raises(Unsupported, match="needs a CUDA device"):
         step("loraprune", bits=8)
-    with pytest.raises(Invalid, match="expected a function make_step"):
+    with pytest.raises(Invalid, match="expected a file step.py with make_step"):
         step("random")
 
 

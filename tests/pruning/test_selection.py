@@ -8,7 +8,8 @@ from conftest import make_tiny
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget, lowest, select
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE, counts, lowest, select
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import count_decoder_parameters, count_parameters, slice_model
 
@@ -172,3 +173,75 @@ def test_a_share_of_the_decoder_counts_its_blocks_alone(tiny, case):
     assert achieved == pytest.approx(decision.how["achieved"])
     assert achieved == pytest.approx(wanted, abs=0.03)  # units of so small a model are coarse
     assert 1 - count_parameters(model) / everything < achieved - 0.02 or case == "hidden"
+
+
+def left_of(decision, budget):
+    """Share of units that leaves every structure."""
+    units = {name: structure.units for name, structure in budget.structures.items()}
+    return {name: 1 - len(kept) / units[name] for name, kept in decision.keep.items()}
+
+
+def test_shares_say_how_structures_compare_and_the_target_stays():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    shares = {"heads": 0.0, "layers.1": 0.5, "layers.2.neurons": 0.25}
+    decision = select(budget, scores, 0.2, shares=shares)
+    left = left_of(decision, budget)
+    assert {name for name in left if "heads" in name} == {"layers.1.heads"}
+    assert left["layers.1.neurons"] == pytest.approx(left["layers.0.neurons"] / 2, abs=0.02)
+    assert left["layers.2.neurons"] == pytest.approx(left["layers.0.neurons"] / 4, abs=0.02)
+    assert abs(decision.how["achieved"] - 0.2) <= TOLERANCE
+    assert select(budget, scores, 0.2, shares={"neurons": 1.0}) == select(budget, scores, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"layers.9": 1.0}, "'layers.9' is no structure, layer"),
+        ({"heads": -1.0}, "shares must be numbers from 0 on"),
+    ],
+)
+def test_wrong_shares_are_refused(shares, message):
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    with pytest.raises(Invalid, match=message):
+        select(budget, scores, 0.2, shares=shares)
+    with pytest.raises(Invalid, match="shares needs scope 'layer'"):
+        select(budget, scores, 0.2, shares={"heads": 1.0}, scope="kind")
+
+
+def test_counts_are_known_before_scores():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    numbers = counts(budget, scores, 0.3)
+    assert lowest(budget, scores, numbers).keep == select(budget, scores, 0.3).keep
+
+
+def test_kinds_lose_the_same_share_by_one_ranking_each():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    scores = {n: s + (10 if n.startswith("layers.0.") else 0) for n, s in scores.items()}
+    decision = select(budget, scores, 0.3, scope="kind")
+    assert not any(name.startswith("layers.0.") for name in decision.keep)
+    left = left_of(decision, budget)
+    shares = [sum(left[n] for n in left if kind in n) / 3 for kind in ("heads", "neurons")]
+    assert shares[0] == pytest.approx(shares[1], abs=0.0625)  # half a head of eight
+    assert abs(decision.how["achieved"] - 0.3) <= TOLERANCE
+
+
+def test_layers_and_units_leave_in_one_decision():
+    model = make_tiny(**WIDE, vocab_size=64)
+    dense = count_parameters(model)
+    budget, scores = scored(model, ("heads", "neurons"))
+    decision = select(budget.after(dropped=[1]), scores, 0.5)
+    assert decision.keep["layers"] == (0, 2)
+    assert not any(name.startswith("layers.1.") for name in decision.keep)
+    slice_model(model, decision)
+    assert 1 - count_parameters(model) / dense == pytest.approx(decision.how["achieved"], abs=1e-12)
+    assert abs(decision.how["achieved"] - 0.5) <= TOLERANCE
+    with pytest.raises(Invalid, match=r"expected some of the layers 0..2"):
+        budget.after(dropped=[0, 1, 2])
+
+
+def test_parameters_that_a_method_adds_are_made_up_for():
+    budget, scores = scored(make_tiny(**WIDE), ("neurons",))
+    decision = select(budget.after(gained=3000), scores, 0.2)
+    plain = select(budget, scores, 0.2)
+    assert abs(decision.how["achieved"] - 0.2) <= TOLERANCE
+    assert sum(map(len, decision.keep.values())) < sum(map(len, plain.keep.values()))

@@ -80,7 +80,8 @@ def test_impossible_decisions_are_refused(keep, message):
 def test_unsupported_family_names_the_known_ones():
     model = make_tiny()
     model.config.model_type = "gpt2"
-    with pytest.raises(Unsupported, match="'gpt2' is not .*known: bloom, .*qwen3 .docs/adding-a"):
+    message = "'gpt2' is not .*known: bloom, .*stablelm.* .docs/adding-a"
+    with pytest.raises(Unsupported, match=message):
         architectures.structures_of(model)
 
 
@@ -101,8 +102,9 @@ def test_masked_is_a_context_and_leaves_no_trace():
 def test_rounding_that_a_model_amplifies_is_told_from_an_error(tiny, monkeypatch):
     """With a tolerance below float32's rounding the comparison is made in float64, and passes; a
     cut that is wrong by little is still refused, and no weight has changed."""
-    model, tokens = tiny("llama"), torch.arange(2, 66).view(2, 32)
-    decision = Decision({"layers.1.neurons": tuple(range(5, 40)), "layers.0.heads": (1,)})
+    model, tokens = tiny("llama", intermediate_size=700), torch.arange(2, 66).view(2, 32)
+    # Sums over so many neurons are taken in another order once some have left; 48 may not be.
+    decision = Decision({"layers.1.neurons": tuple(range(5, 691)), "layers.0.heads": (1,)})
     monkeypatch.setattr(surgery, "tolerance", lambda *_: 1e-9)
     verification, _ = cut(copy.deepcopy(model), decision, tokens)
     assert verification.passed and verification.arithmetic == "float64"

@@ -52,7 +52,7 @@ def test_a_copy_under_another_name_gives_the_same_from_anywhere(
     assert {path: path.read_bytes() for path in copy.rglob("record.json")} == records
     for name in TABLES:
         assert (copy / name).read_bytes() == (run / name).read_bytes(), name
-    assert main(["report", str(copy)]) == main(["check", str(copy)]) == int(failed)
+    assert main(["report", str(copy)]) == main(["failures", str(copy)]) == int(failed)
     capsys.readouterr()
     assert main(["compare", str(copy), str(run)]) == 0
     assert "0 of them beyond error" in capsys.readouterr().out

@@ -17,6 +17,9 @@ from prunebench.record import store
 from prunebench.record.provenance import provenance
 from prunebench.record.store import as_mapping
 from prunebench.results import assemble, tables
+from prunebench.results.gather import gather
+from prunebench.results.partners import partners
+from prunebench.results.repair import repair
 
 CAMPAIGN = {
     "name": "toy",
@@ -147,10 +150,10 @@ def build(**changes):
 def assembled(label="random", sparsity=0.5, campaign=None):
     campaign = campaign or build()
     cell = Cell("m", label, sparsity, 0)
-    partners = tables.partners(campaign, cell)
-    return assemble.assemble(
-        campaign.out, cell_facts(campaign, cell), partners, profiled=campaign.profile is not None
-    )
+    compared = partners(campaign, cell)
+    profiled = campaign.profile is not None
+    found = gather(campaign.out, cell_facts(campaign, cell), compared, profiled=profiled)
+    return assemble.record_from(found, compared)
 
 
 def spec(make, campaign, cell):
@@ -291,7 +294,7 @@ def test_a_record_changed_by_hand_is_named(folder):
 def test_retry_clears_failed_jobs_only(folder):
     failed = folder / "cells" / PATHS["random"] / "evaluate.json"
     failed.write_text('{"status": "failed", "reason": "x"}')
-    assert tables.clear_failed(folder) == [failed]
+    assert [cleared.path for cleared in repair(folder)] == [failed]
     assert not failed.exists() and failed.with_name("prune.json").exists()
 
 
@@ -309,7 +312,7 @@ def test_a_report_with_a_broken_record_is_made_and_says_so(folder, capsys):
     for content, reason in cases.items():
         path.write_text(content)
         assert main(["report", str(folder)]) == 1
-        assert main(["check", str(folder)]) == 1
+        assert main(["failures", str(folder)]) == 1
         for view in ("failures.md", "index.html"):
             text = (folder / view).read_text()
             assert "m/random/0.5/seed0/record.json" in text and reason in text, view

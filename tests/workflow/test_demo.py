@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 from prunebench import leaderboard
 from prunebench.leaderboard.report import Report
 from prunebench.leaderboard.views.compare import MARK, compare
-from prunebench.results.tables import record_paths
+from prunebench.results.tables import read_campaign, read_cells
 
 REFERENCE = REPOSITORY / "results" / "reference" / "demo"
 SAME = 1e-4
@@ -22,9 +22,7 @@ SAME = 1e-4
 
 
 def report(folder: Path) -> Report:
-    return leaderboard.analyse(
-        *leaderboard.read_records(record_paths(folder)), folder, title="demo"
-    )
+    return leaderboard.analyse(*read_cells(read_campaign(folder)), folder, title="demo")
 
 
 def perplexities(folder: Path) -> dict[str, float]:

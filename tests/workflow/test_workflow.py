@@ -94,7 +94,13 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     code, output = snakemake(place)
     assert code != 0, output
     [lost] = [line for line in output.splitlines() if "✗" in line]
-    assert "failed while pruning: ValueError: the paper | did not say how" in lost
+    assert "failed while pruning: ValueError: the paper | did not say how (toy/method.py:2)" in lost
+    log = "cells/tiny/toy/0.3/seed0/prune.log"  # the terminal, the table and the page name it
+    assert lost.endswith(f"; log: results/toy/{log}")
+    assert f"(toy/method.py:2); log: results/toy/{log}" in output
+    assert "raise ValueError" in (place / "results" / "toy" / log).read_text()
+    for view in ("failures.md", "index.html"):
+        assert log in (place / "results" / "toy" / view).read_text(), view
     assert sum("✓ tiny  " in line for line in output.splitlines()) == 2
     assert "Select jobs" not in output and "\x1b" not in output
     assert "`prunebench retry results/toy` lets them run again" in output
@@ -108,7 +114,7 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     write(place, CAMPAIGN, GOOD)  # editing a plugin runs its cells again, and no others
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 1, "evaluate": 1, "check": 1}
+    assert jobs_of(output) == {"prune": 1, "evaluate": 1, "failures": 1}
     assert cell(place, "toy")["status"] == "ok"
 
     code, output = snakemake(place)
@@ -124,13 +130,16 @@ def test_a_campaign_from_failure_to_nothing_to_be_done(place):
     write(place, {**CAMPAIGN, "sparsities": [0.3, 0.5]}, GOOD)  # and so does a new sparsity
     code, output = snakemake(place, "--dry-run")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}
+    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "failures": 1}
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"methods": ["lorapune"]}, "methods[0].name: unknown method 'lorapune'; known: dense"),
+        (
+            {"methods": ["lorapune"]},
+            "methods[0].name: unknown method 'lorapune'; known: adapt_pruner, dense",
+        ),
         ({"sparsities": [1.5]}, "sparsities[0]: 1.5 is greater than or equal"),
         ({"data": {"source": "local", "root": "nowhere"}}, "data.root: no such folder: nowhere"),
         (
@@ -214,7 +223,7 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
     assert weights.stat().st_size == size
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "check": 1}  # of that model alone
+    assert jobs_of(output) == {"prune": 2, "evaluate": 2, "failures": 1}  # of that model alone
     after = cell(place, "dense", "0")["model"]
     assert after["weights_sha256"] == folders.weights_digest(place / "tiny")
     assert after["weights_sha256"] != before["weights_sha256"]
@@ -224,4 +233,4 @@ def test_what_is_read_from_outside_is_known_by_its_content(place, tokenizer):
     text.write_text(text.read_text().replace("item 7", "item x"))
     code, output = snakemake(place, "--printshellcmds")
     assert code == 0, output
-    assert jobs_of(output) == {"evaluate": 4, "leak": 1, "check": 1}
+    assert jobs_of(output) == {"evaluate": 4, "leak": 1, "failures": 1}

@@ -4,7 +4,7 @@
 
 rule prune:
     input:
-        demo_inputs,
+        lambda wildcards: due(own(wildcards).prune, *world()),
         matched=matched,
     output:
         CELL.prune,
@@ -21,12 +21,14 @@ rule prune:
         spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule recover:
     input:
-        pruned,
+        lambda wildcards: due(own(wildcards).recover, *world()),
+        stage=lambda wildcards: due(own(wildcards).recover, pruned(wildcards)),
     output:
         CELL.recover,
     log:
@@ -41,13 +43,15 @@ rule recover:
     params:
         spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench recover {input} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        "prunebench recover {input.stage} --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule evaluate:
     input:
-        stage,
+        lambda wildcards: due(own(wildcards).evaluate, *world()),
+        stage=stage,
     output:
         CELL.evaluate,
     log:
@@ -62,8 +66,9 @@ rule evaluate:
     params:
         spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
-        "prunebench evaluate {input} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        "prunebench evaluate {input.stage} --spec {params.spec:q} --out {output}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 # On a CPU these jobs take all cores, on a GPU the GPU: nothing else runs beside what is timed.
@@ -82,7 +87,8 @@ rule step:
         spec=lambda wildcards: specs.step_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench step --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"
 
 
 rule profile:
@@ -102,4 +108,5 @@ rule profile:
         spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model).model_dump_json(),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
-        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s} 2> {log}"
+        " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
+        " --memory {resources.mem_mb} 2> {log}"

@@ -18,6 +18,37 @@ WORLD = [str(campaigns.DEMO_ROOT) + ".json"]
 CELL = OUT.cell_pattern()
 
 
+@cache
+def plan():
+    """What is to be run; decided once, when Snakemake asks for the first job's inputs.
+
+    Content decides, and not Snakemake's notes and times: a copied folder has none that hold. In a
+    job's own process, on a cluster, it has been decided already.
+    """
+    if not workflow.is_main_process:
+        return None
+    found = outstanding.plan(campaign, KEPT, forced=is_asked_for)
+    workflow.dag_settings.rerun_triggers = frozenset()
+    workflow.dag.forcefiles.update(map(str, found.reasons))
+    return found
+
+
+def is_asked_for(rule, path):
+    """Whether the command line asks for an output in any case."""
+    asked, named = workflow.dag_settings, {rule, str(path)}
+    return asked.forceall or bool(
+        named & set(asked.forcerun) or (asked.forcetargets and named & set(asked.targets))
+    )
+
+
+def due(path, *inputs):
+    """Inputs of an output; those of one that is done are only named, and trigger nothing."""
+    path, found = Path(path), plan()
+    if found is None or path in found or not path.exists():
+        return [str(name) for name in inputs]
+    return [ancient(str(name)) for name in inputs if Path(name).exists()]
+
+
 def alone_on_its_device(wildcards):
     return THREADS if GPUS else workflow.cores
 
@@ -28,7 +59,7 @@ def cell_of(wildcards):
     )
 
 
-def demo_inputs(wildcards):
+def world():
     return WORLD if campaign.source == "demo" else []
 
 
@@ -38,26 +69,26 @@ def pruned(wildcards):
 
 def matched(wildcards):
     cell = specs.matched_cell(campaign, cell_of(wildcards))
-    return [] if cell is None else [OUT.cell(cell).prune]
+    return due(own(wildcards).prune, *([] if cell is None else [OUT.cell(cell).prune]))
+
+
+def own(wildcards):
+    return OUT.cell(cell_of(wildcards))
 
 
 def stage(wildcards):
     cell = cell_of(wildcards)
-    return OUT.cell(cell).recover if campaign.rows[cell.label].recovery else pruned(wildcards)
+    last = OUT.cell(cell).recover if campaign.rows[cell.label].recovery else pruned(wildcards)
+    return due(own(wildcards).evaluate, last)
 
 
 def profiled(wildcards):
     cells = specs.profiled_cells(campaign, wildcards.model)
-    return [OUT.cell(cell).prune for cell in cells]
+    return due(OUT.profile(wildcards.model), *(OUT.cell(cell).prune for cell in cells))
 
 
-def evaluations():
-    return [OUT.cell(cell).evaluate for cell in campaign.cells]
-
-
-def steps():
-    return [OUT.cell(cell).step for cell in campaign.step_cells]
-
-
-def profiles():
-    return [OUT.profile(model) for model in campaign.models] if campaign.profile else []
+def measured(wildcards):
+    paths = [OUT.leak, *(OUT.cell(cell).evaluate for cell in campaign.cells)]
+    paths += [OUT.cell(cell).step for cell in campaign.step_cells]
+    paths += [OUT.profile(model) for model in campaign.models] if campaign.profile else []
+    return due(OUT.view("leaderboard.md"), *paths)

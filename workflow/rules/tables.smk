@@ -4,24 +4,20 @@
 # Text that is evaluated on must not have been trained on: looked for once for all cells.
 rule leak:
     input:
-        WORLD if campaign.source == "demo" else [],
+        lambda wildcards: due(OUT.leak, *world()),
     output:
         OUT.leak,
     log:
         OUT.leak.with_suffix(".log"),
     params:
         folder=OUT.root,
-        texts=lambda wildcards: specs.leak_spec(campaign).model_dump_json(),
     shell:
         "prunebench leak {params.folder} 2> {log}"
 
 
 rule leaderboard:
     input:
-        OUT.leak,
-        evaluations(),
-        profiles(),
-        steps(),
+        measured,
     output:
         report(
             OUT.view("index.html"),
@@ -66,17 +62,16 @@ rule leaderboard:
         OUT.view("leaderboard.log"),
     params:
         folder=OUT.root,
-        campaign=hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode()).hexdigest(),
     shell:
         "prunebench leaderboard {params.folder} 2> {log}"
 
 
-rule check:
+rule failures:
     input:
-        OUT.view("leaderboard.md"),
+        lambda wildcards: due(OUT.complete, OUT.view("leaderboard.md")),
     output:
         touch(OUT.complete),
     params:
         folder=OUT.root,
     shell:
-        "prunebench check {params.folder}"
+        "prunebench failures {params.folder}"

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from prunebench.evaluation.scoring import has_own_decoder, hidden_states, target_scores
-from prunebench.pruning.architectures import FAMILIES
+from prunebench.pruning.architectures import is_known
 from prunebench.untyped import Json
 
 SHORTEST = 6
@@ -36,7 +36,7 @@ Answer = tuple[float, bool]
 def why_not(model: PreTrainedModel) -> str | None:
     """Why a model's requests cannot share their beginnings; None if they can."""
     config = model.config
-    if config.model_type not in FAMILIES:
+    if not is_known(config.model_type):
         return f"model type {config.model_type!r} is not one that the suite knows"
     if not has_own_decoder(model):
         return f"{type(model).__name__} has no decoder that runs without its head"

@@ -204,6 +204,11 @@ def _is_text(value: Plain) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_file_name(value: Plain) -> bool:
+    """It becomes part of paths: it must not lead out of their folder."""
+    return _is_text(value) and "/" not in value and value.isprintable() and len(value) <= 100
+
+
 def _is_whole(value: Plain, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -216,10 +221,10 @@ def _is_fewshot(value: Plain) -> bool:
 
 
 RULES: Mapping[str, tuple[str, Callable[[Plain], bool]]] = {
-    "name": ("a name", _is_text),
+    "name": ("a name without / and of at most 100 characters", _is_file_name),
     "display": ("a title", _is_text),
     "split": ("a string", _is_text),
-    "file": ("a name", _is_text),
+    "file": ("a name without / and of at most 100 characters", _is_file_name),
     "filter": ("the name of a filter", _is_text),
     "shots": ("a whole number from 0", lambda value: _is_whole(value, 0)),
     "fewshot": ("split and seed (a whole number from 0)", _is_fewshot),

@@ -158,7 +158,7 @@ def kept_units(decision: Mapping[str, Kept] | None) -> Json | None:
     kinds: dict[str, list[list[int | None]]] = {}
     for entry in decision.values():
         kinds.setdefault(entry.kind, []).append([entry.layer, entry.kept, entry.units])
-    order = {kind: i for i, kind in enumerate(("heads", "neurons", "hidden", "layers"))}
+    order = {kind: i for i, kind in enumerate(("heads", "neurons", "experts", "hidden", "layers"))}
     return {
         "kinds": sorted(kinds, key=lambda kind: (order.get(kind, len(order)), kind)),
         "kept": {

@@ -20,12 +20,16 @@ SHOWN_PACKAGES = ("torch", "transformers", "peft", "lm_eval")
 
 @dataclass(frozen=True)
 class Loss:
-    """Something that was not measured: a cell, or (`part` set) a part of cells that are ok."""
+    """Something that was not measured: a cell, or (`part` set) a part of cells that are ok.
+
+    log  of the job that failed, from the campaign's folder on, where there is one
+    """
 
     cells: tuple[str, ...]
     status: str
     reason: str
     part: str = ""
+    log: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def gather(collected: Collected) -> Facts:
         devices=_unique(q.device for q in collected.quantities if q.device),
         protocols=tuple(_protocols(collected.quantities)),
         lost_cells=tuple(
-            Loss((cell_name(record),), record.status, record.reason or "")
+            Loss((cell_name(record),), record.status, record.reason or "", log=record.log or "")
             for record in records
             if record.status != "ok"
         ),

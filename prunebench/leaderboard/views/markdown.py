@@ -70,8 +70,10 @@ def failures(report: Report) -> str:
     facts = report.facts
     blocks = [f"# What was not measured: {escape(report.title)}", f"{counts(facts)}."]
     if facts.lost_cells:
-        rows = [_cells(loss.cells[0], loss.status, loss.reason) for loss in facts.lost_cells]
-        blocks += ["## Cells", _grid(("Cell", "Status", "Reason"), rows)]
+        rows = [
+            _cells(loss.cells[0], loss.status, loss.reason, loss.log) for loss in facts.lost_cells
+        ]
+        blocks += ["## Cells", _grid(("Cell", "Status", "Reason", "Log"), rows)]
     if facts.problems:
         rows = [_cells(problem.path, problem.reason) for problem in facts.problems]
         blocks += ["## Records left out", _grid(("Record", "Reason"), rows)]

@@ -15,7 +15,8 @@ from prunebench.untyped import JsonMap, Plain
 def record_text(record: Record) -> str:
     """The record as a few short tables."""
     reason = f": {record.reason}" if record.reason else ""
-    blocks = [formats.one_line(f"{cell_name(record)}: {record.status}{reason}")]
+    log = f"; log: {record.log}" if record.log else ""
+    blocks = [formats.one_line(f"{cell_name(record)}: {record.status}{reason}{log}")]
     blocks.append(_pairs(cell_facts(record)))
     if record.status == "ok":
         blocks.append(_numbers(record))

@@ -106,9 +106,12 @@ def _legend(table: Table) -> list[str]:
 
 def _lost(report: Report, width: int) -> list[str]:
     facts = report.facts
-    found = [f"{loss.cells[0]}: {loss.status}: {loss.reason}" for loss in facts.lost_cells]
-    found += [f"{problem.path}: {problem.reason}" for problem in facts.problems]
-    texts = [formats.shorten(text, max(width - 2, 20)) for text in found[:LOST_SHOWN]]
-    more = len(found) - len(texts)
-    more_text = [f"  and {more} more: see failures.md"] if more else []
-    return ["Not measured:", *(f"  {text}" for text in texts), *more_text]
+    found = [(f"{x.cells[0]}: {x.status}: {x.reason}", x.log) for x in facts.lost_cells]
+    found += [(f"{problem.path}: {problem.reason}", "") for problem in facts.problems]
+    lines = []
+    for text, log in found[:LOST_SHOWN]:
+        lines.append(f"  {formats.shorten(text, max(width - 2, 20))}")
+        lines += [f"    log: {log}"] if log else []
+    more = len(found) - LOST_SHOWN
+    more_text = [f"  and {more} more: see failures.md"] if more > 0 else []
+    return ["Not measured:", *lines, *more_text]

@@ -40,8 +40,8 @@ def refresh(model: PreTrainedModel) -> bool:
         attention = block.self_attention
         attention.layer_idx = i
         attention.num_heads = block.num_heads = _head_count(attention)
-        if hasattr(attention, "head_numbers"):
-            attention.__class__ = PrunedAttention
+        numbered = hasattr(attention, "head_numbers")
+        attention.__class__ = PrunedAttention if numbered else BloomAttention
     config.num_hidden_layers = len(blocks)
     return all(
         block.num_heads == config.n_head

@@ -1,4 +1,4 @@
-"""Gemma and Gemma-2: gains are 1 + w, and the embedding is multiplied by sqrt(hidden_size).
+"""Gemma, Gemma-2 and Gemma 3 (text): gains are 1 + w, the embedding is scaled by sqrt(hidden_size).
 
 That factor shrinks with the width, by as much as all writers of the stream must shrink if eps is to
 stay. So the other writers are scaled and the embedding is not, which leaves a tied head exact too.
@@ -13,9 +13,11 @@ from transformers import PreTrainedModel
 from prunebench.pruning.architectures import llama
 from prunebench.pruning.structure import Norm, Structure
 
+STACK = llama.STACK
 POST_NORMS = {
     "gemma": (),
     "gemma2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
 }
 """Norms between a writer and the stream. They read what the scaled writer gives, whose mean square
 is as it was; so their output shrinks by just as much as it should, and their gain stays."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from prunebench.pruning.architectures import llama, parts
 from prunebench.pruning.structure import Structure
 
+STACK = llama.STACK
 refresh = llama.refresh
 
 

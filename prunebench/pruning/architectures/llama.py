@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench.pruning.architectures import parts
@@ -27,24 +28,22 @@ def structures(model: PreTrainedModel) -> dict[str, Structure]:
 
 
 def assemble(
-    model: PreTrainedModel, heads: Block, neurons: Block, exact: Correction | None = None
+    model: PreTrainedModel, heads: Block, neurons: Block, correct: Correction | None = None
 ) -> dict[str, Structure]:
     """The structures of a model whose heads and neurons are listed by these two functions.
 
-    `exact` states how RMSNorm is corrected when hidden channels leave, if not as in LLaMA.
+    `correct` states how RMSNorm is corrected when hidden channels leave, if not as in LLaMA.
     """
     count = len(model.model.layers)
     blocks = [block(model, i) for i in range(count) for block in (heads, neurons)]
-    stream = (exact or _exact)(model, _hidden(model, blocks))
-    return parts.by_name([*blocks, stream, parts.layers(model, blocks, STACK)])
+    channels = (correct or exact)(model, stream(model, blocks))
+    return parts.by_name([*blocks, channels, parts.layers(model, blocks, STACK)])
 
 
 def heads(model: PreTrainedModel, i: int) -> Structure:
     """Unit: one KV head with the query heads that read it (repeat_kv pairs them in order)."""
     attention = model.model.layers[i].self_attn
-    q, kv = head_counts(attention)
-    query = parts.consecutive(q * attention.head_dim, kv)  # [kv, group * head_dim]
-    key = parts.consecutive(kv * attention.head_dim, kv)  # [kv, head_dim]
+    query, key = head_indices(attention)
     reads = {"q_proj": query, "k_proj": key, "v_proj": key}
     prefix = f"{STACK}.{i}.self_attn"
     return parts.block(model, "heads", i, prefix, reads=reads, writes="o_proj", index=query)
@@ -59,23 +58,25 @@ def neurons(model: PreTrainedModel, i: int) -> Structure:
 def refresh(model: PreTrainedModel) -> bool:
     """Make feature counts, layer indices and the config agree with the tensors."""
     decoder, config = model.model, model.config
-    shapes = set()
+    heads, neurons = set(), set()
     for i, layer in enumerate(decoder.layers):
         attention = layer.self_attn
         attention.layer_idx = i
         q, kv = head_counts(attention)
         attention.num_key_value_groups = q // kv
-        shapes.add((q, kv, layer.mlp.down_proj.weight.shape[1]))
+        heads.add((q, kv))
+        if hasattr(layer.mlp, "down_proj"):  # else it is a mixture of experts
+            neurons.add(layer.mlp.down_proj.weight.shape[1])
     config.num_hidden_layers = len(decoder.layers)
     config.head_dim = decoder.layers[0].self_attn.head_dim
     config.hidden_size = decoder.embed_tokens.weight.shape[1]
     if hasattr(decoder.norm, "variance_epsilon"):  # where it may have been corrected
         config.rms_norm_eps = decoder.norm.variance_epsilon
     model.vocab_size = config.vocab_size
-    uniform = len(shapes) == 1
+    uniform = len(heads) == 1 and len(neurons) <= 1
     if uniform:
-        (shape,) = shapes
-        config.num_attention_heads, config.num_key_value_heads, config.intermediate_size = shape
+        config.num_attention_heads, config.num_key_value_heads = heads.pop()
+        config.intermediate_size = neurons.pop() if neurons else config.intermediate_size
     return uniform
 
 
@@ -89,7 +90,14 @@ def head_counts(attention: Module) -> tuple[int, int]:
     return queries // attention.head_dim, keys // attention.head_dim
 
 
-def _hidden(model: PreTrainedModel, blocks: list[Structure]) -> Structure:
+def head_indices(attention: Module) -> tuple[Tensor, Tensor]:
+    """The query features [kv, group * head_dim] and key features [kv, head_dim] of each unit."""
+    q, kv = head_counts(attention)
+    width = attention.head_dim
+    return parts.consecutive(q * width, kv), parts.consecutive(kv * width, kv)
+
+
+def stream(model: PreTrainedModel, blocks: list[Structure]) -> Structure:
     """The residual stream; all norms but those of single heads are over its width."""
     stack = model.model.layers
     names = [name for name, module in stack[0].named_children() if hasattr(module, "weight")]
@@ -98,11 +106,11 @@ def _hidden(model: PreTrainedModel, blocks: list[Structure]) -> Structure:
     return parts.hidden(model, blocks, embedding="model.embed_tokens", norms=norms)
 
 
-def _exact(model: PreTrainedModel, stream: Structure) -> Structure:
+def exact(model: PreTrainedModel, channels: Structure) -> Structure:
     """Correct eps; but where q_norm and k_norm share the config's one eps, scale the writers."""
     if not hasattr(model.model.layers[0].self_attn, "q_norm"):
-        return replace(stream, writers=())
+        return replace(channels, writers=())
     if not head_is_tied(model):
-        return stream
+        return channels
     last = Norm("model.norm", power=2)  # the head is the embedding and so is scaled, too
-    return replace(stream, norms=(*stream.norms[:-1], last))
+    return replace(channels, norms=(*channels.norms[:-1], last))

@@ -23,6 +23,7 @@ def block(
     writes: str,
     index: Tensor,
     numbers: str | None = None,
+    norms: Mapping[str, Tensor] | None = None,
 ) -> Structure:
     """The heads or neurons of one layer.
 
@@ -30,13 +31,23 @@ def block(
     reads    Linears that read the residual stream -> index [units, width] of their output features
     writes   the Linear that writes into the stream, and `index` [units, width] of its inputs
     numbers  see `Structure`
+    norms    RMSNorms over all of a projection -> index [units, width] of their features
     """
     couplings = [c for name, i in reads.items() for c in rows(model, f"{prefix}.{name}", i)]
     couplings.append(Coupling(f"{prefix}.{writes}.weight", 1, index))
-    gate = Gate(f"{prefix}.{writes}", "input", unit_of(index))
-    name = f"layers.{layer}.{kind}"
-    numbers = f"{prefix}.{numbers}" if numbers else None
-    return Structure(name, kind, layer, len(index), tuple(couplings), (gate,), numbers=numbers)
+    gates = [Gate(f"{prefix}.{writes}", "input", unit_of(index))]
+    for name, i in (norms or {}).items():
+        couplings.append(Coupling(f"{prefix}.{name}.weight", 0, i))
+        gates.append(Gate(f"{prefix}.{name}", "statistics", unit_of(i)))
+    return Structure(
+        name=f"layers.{layer}.{kind}",
+        kind=kind,
+        layer=layer,
+        units=len(index),
+        couplings=tuple(couplings),
+        gates=tuple(gates),
+        numbers=f"{prefix}.{numbers}" if numbers else None,
+    )
 
 
 def neurons(
@@ -67,7 +78,7 @@ def hidden(
     blocks = tuple(blocks)
     writers = [c for s in blocks for name in _writers(s) for c in rows(model, name, index)]
     writers.insert(0, Coupling(f"{embedding}.weight", 1, index))
-    readers = [Coupling(name, 1, index) for structure in blocks for name in _readers(structure)]
+    readers = [Coupling(name, 1, index) for s in blocks for name in readers_of(model, s)]
     if not head_is_tied(model):
         readers.append(Coupling(f"{head}.weight", 1, index))
     gains = [Coupling(f"{name}.weight", 0, index) for name in norms]
@@ -137,16 +148,13 @@ def unit_of(index: Tensor) -> Tensor:
     return inverse
 
 
-def _readers(structure: Structure) -> list[str]:
+def readers_of(model: nn.Module, structure: Structure) -> list[str]:
     """Weights of heads or neurons that read the residual stream."""
-    return [c.parameter for c in structure.couplings if c.dim == 0 and _is_weight(c)]
+    rows = [c.parameter for c in structure.couplings if c.dim == 0]
+    return [name for name in rows if model.get_parameter(name).dim() == 2]
 
 
 def _writers(structure: Structure) -> list[str]:
     """Modules of heads or neurons that write into the residual stream."""
     written = [c.parameter for c in structure.couplings if c.dim == 1]
     return [name.rpartition(".")[0] for name in written]
-
-
-def _is_weight(coupling: Coupling) -> bool:
-    return coupling.parameter.endswith(".weight")

@@ -9,6 +9,8 @@ from prunebench.pruning.architectures import glm, llama, parts
 from prunebench.pruning.structure import Structure
 from prunebench.untyped import Foreign
 
+STACK = llama.STACK
+
 
 def structures(model: PreTrainedModel) -> dict[str, Structure]:
     """As in LLaMA, but for the fused projections. Raises Unsupported for long-context variants."""
@@ -23,11 +25,9 @@ def structures(model: PreTrainedModel) -> dict[str, Structure]:
 def heads(model: PreTrainedModel, i: int) -> Structure:
     """Unit: one KV head with the query heads that read it; first all queries, then all keys."""
     attention = model.model.layers[i].self_attn
-    q, kv = llama.head_counts(attention)
-    query = parts.consecutive(q * attention.head_dim, kv)  # [kv, group * head_dim]
-    key = parts.consecutive(kv * attention.head_dim, kv)  # [kv, head_dim]
+    query, key = llama.head_indices(attention)
     reads = {"qkv_proj": parts.stacked(query, key, key)}
-    prefix = f"{llama.STACK}.{i}.self_attn"
+    prefix = f"{STACK}.{i}.self_attn"
     return parts.block(model, "heads", i, prefix, reads=reads, writes="o_proj", index=query)
 
 

@@ -69,6 +69,7 @@ def channel_sums(
 ) -> dict[tuple[str, int], Tensor]:
     """Each measure's sum over every channel of a weight [rows, columns] or gain [rows].
 
+    Also of experts' weights [experts, rows, columns], whose channels lie along any of the three.
     Returns {(measure, dim): Tensor [weight.shape[dim]]} in fp32. `squares` is the mean over samples
     of squared gradients; left out, it is the square of `gradient` (one sample).
     """
@@ -77,7 +78,7 @@ def channel_sums(
         for name in measures
         for dim in dims
     }
-    columns = max(1, weight.shape[1] if weight.dim() == 2 else 1)
+    columns = max(1, weight[0].numel())
     for rows in torch.arange(weight.shape[0]).split(max(1, BLOCK_ELEMENTS // columns)):
         block = slice(int(rows[0]), int(rows[-1]) + 1)
         w, g, a = (_fp32(tensor, block) for tensor in (weight, gradient, squares))
@@ -86,7 +87,7 @@ def channel_sums(
             a = g.square() if any(measure_of(name).uses_squares for name in measures) else g
         for name in measures:
             measure = measure_of(name)
-            salience = measure.salience(w, g, a)  # [block, columns]
+            salience = measure.salience(w, g, a)  # [block, ...]
             if not measure.signed:
                 salience = salience.abs()
             for dim in dims:
@@ -96,15 +97,16 @@ def channel_sums(
 
 
 def _fp32(tensor: Tensor | None, block: slice) -> Tensor | None:
-    """Rows of a matrix [block, columns], or of a gain as a matrix of one column."""
+    """Rows of a weight [block, ...], or of a gain as a matrix of one column."""
     if tensor is None:
         return None
     rows = tensor[block].float()
-    return rows if rows.dim() == 2 else rows.unsqueeze(1)
+    return rows if rows.dim() > 1 else rows.unsqueeze(1)
 
 
 def _add(total: Tensor, salience: Tensor, dim: int, block: slice) -> None:
+    sums = salience.sum(dim=[i for i in range(salience.dim()) if i != dim])
     if dim == 0:
-        total[block] = salience.sum(dim=1)
+        total[block] = sums
     else:
-        total += salience.sum(dim=0)
+        total += sums

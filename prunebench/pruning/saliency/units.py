@@ -13,7 +13,7 @@ from prunebench.pruning.structure import Coupling, Structure
 
 
 class Side(NamedTuple):
-    """One dimension of one parameter: its channels are rows (dim 0) or columns (dim 1)."""
+    """One dimension of one parameter, whose channels lie along it: rows (dim 0) or columns (1)."""
 
     parameter: str
     dim: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from family_cases import LAYER_NORM
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunebench.pruning.architectures import structures_of
-from prunebench.pruning.selection import TOLERANCE, Budget, select
+from prunebench.pruning.budget import Budget
+from prunebench.pruning.selection import TOLERANCE, select
 from prunebench.pruning.surgery import count_parameters, slice_model
 
 LLAMA = {
@@ -102,6 +102,71 @@ MODELS = {
         },
         6_921_720_704,  # the hub says 7,217,189,760: the file holds the shared matrix twice
     ),
+    "OPT-6.7B": (
+        "opt",
+        {
+            "vocab_size": 50272, "hidden_size": 4096, "ffn_dim": 16384, "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+        },
+        6_658_473_984,
+    ),
+    "OPT-350m": (
+        "opt",
+        {
+            "vocab_size": 50272, "hidden_size": 1024, "ffn_dim": 4096, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "word_embed_proj_dim": 512, "do_layer_norm_before": False,
+        },
+        331_196_416,
+    ),
+    "OLMo-2-7B": (
+        "olmo2", {**LLAMA, "vocab_size": 100352, "num_key_value_heads": 32}, 7_298_617_344
+    ),
+    "StableLM-3B": (
+        "stablelm",
+        {
+            "vocab_size": 50304, "hidden_size": 2560, "intermediate_size": 6912,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+        },
+        2_795_443_200,
+    ),
+    "StableLM-2-12B": (
+        "stablelm",
+        {
+            "vocab_size": 100352, "hidden_size": 5120, "intermediate_size": 13824,
+            "num_hidden_layers": 40, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "qk_layernorm": True, "use_parallel_residual": True,
+        },
+        12_143_185_920,
+    ),
+    "Gemma-3-1B": (
+        "gemma3_text",
+        {
+            "vocab_size": 262144, "head_dim": 256, "tie_word_embeddings": True,
+            "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26,
+            "num_attention_heads": 4, "num_key_value_heads": 1,
+        },
+        999_885_952,
+    ),
+    "SmolLM3-3B": (
+        "smollm3",
+        {
+            "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 11008,
+            "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 4,
+        },
+        3_075_098_624,
+    ),
+    "Mixtral-8x7B": (
+        "mixtral", {**GROUPED, "num_local_experts": 8, "num_experts_per_tok": 2}, 46_702_792_704
+    ),
+    "Qwen3-30B-A3B": (
+        "qwen3_moe",
+        {
+            "vocab_size": 151936, "hidden_size": 2048, "moe_intermediate_size": 768,
+            "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4,
+            "head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8,
+        },
+        30_532_122_624,
+    ),
 }  # fmt: skip
 
 
@@ -113,8 +178,7 @@ def test_plans_at_real_shapes(name):
     structures = structures_of(model)
     budget = Budget(model, structures)
     assert count_parameters(model) == budget.total == published
-    kinds = ("heads", "neurons") if family in LAYER_NORM else ("heads", "neurons", "hidden")
-    scores = {n: torch.arange(s.units) for n, s in structures.items() if s.kind in kinds}
+    scores = {n: torch.arange(s.units) for n, s in structures.items() if s.kind != "layers"}
     decision = select(budget, scores, 0.2)
     slice_model(model, decision)
     achieved = 1.0 - count_parameters(model) / published

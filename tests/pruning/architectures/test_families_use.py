@@ -6,11 +6,14 @@ import inspect
 
 import pytest
 import torch
-from family_cases import CASES, EAGER_ONLY, LAYER_NORM, TOKENS, family_of, keep, model_of, pruned
+from family_cases import CASES, TOKENS, keep, model_of, pruned
+from job_specs import attempt, pruning
 from transformers import AutoModelForCausalLM
 
+from prunebench.jobs import prune
 from prunebench.models import folders
 from prunebench.pruning.architectures import structures_of
+from prunebench.pruning.conformance import evenly
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import logits, slice_model
 from prunebench.recovery import RecoverySettings, attach, merge
@@ -55,7 +58,7 @@ def test_soft_capped_attention_is_not_left_to_sdpa(tmp_path, tokenizer):
 def test_a_mixed_model_comes_back_equal_and_generates(case, tmp_path, tokenizer):
     """Different shapes in each layer, fewer layers and channels: with a cache and without."""
     model = model_of(case)
-    assert not save(model, tokenizer, tmp_path / "m", Decision(keep(case, "all")))
+    assert not save(model, tokenizer, tmp_path / "m", Decision(keep(case)))
     again, _ = folders.load(tmp_path / "m")
     assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))
     assert again.config.tie_word_embeddings == model.config.tie_word_embeddings
@@ -67,41 +70,29 @@ def test_a_mixed_model_comes_back_equal_and_generates(case, tmp_path, tokenizer)
     assert torch.equal(logits(folders.load(again_and_again)[0], TOKENS), logits(model, TOKENS))
 
 
-def uniform_decisions(case):
-    """Decisions after which all layers are alike."""
-    structures = structures_of(model_of(case))
-    drop = {name: tuple(range(1, s.units)) for name, s in structures.items() if s.units > 1}
-    by_kind = {}
-    for name, kept in drop.items():
-        by_kind.setdefault(structures[name].kind, {})[name] = kept
-    return by_kind
-
-
-def stock_can_build(case, kind):
-    """What a config of the family can say of the shapes after `uniform_decisions`."""
-    family = family_of(case)
-    if kind == "heads":
-        return family not in LAYER_NORM
-    if kind == "neurons":
-        return family != "bloom"
-    if kind == "hidden":  # 31 channels: Llama's and Gemma-2's configs want heads to divide them
-        return family != "gemma2" and case != "llama-biases"
-    return True
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_uniform_models_are_for_stock_classes_where_a_config_can_say_them(
     case, tmp_path, tokenizer
 ):
-    for kind, decision in uniform_decisions(case).items():
+    """Every structure of a kind loses one unit."""
+    for kind, decision in evenly(structures_of(model_of(case))).items():
         model = model_of(case)
         stock = save(model, tokenizer, tmp_path / kind, Decision(decision))
-        assert stock == stock_can_build(case, kind), kind
+        assert stock == (kind not in CASES[case].own_loader), kind
         expected = logits(model, TOKENS)
         assert torch.equal(logits(folders.load(tmp_path / kind)[0], TOKENS), expected), kind
         if stock:
             plain = AutoModelForCausalLM.from_pretrained(tmp_path / kind).eval()
             assert torch.equal(logits(plain, TOKENS), expected), kind
+
+
+@pytest.mark.parametrize("case", ["opt-350m", "qwen3_moe"])
+def test_a_job_prunes_what_has_no_layers_to_lose_and_what_has_experts(case, tmp_path, tokenizer):
+    folders.save(model_of(case), tokenizer, tmp_path / "original", uniform=True)
+    result = attempt(prune.prune, pruning(tmp_path / "original"), tmp_path / "prune.json")
+    assert result["status"] == "ok", result["reason"]
+    assert result["verify"]["passed"] and result["sparsity"]["within_tolerance"]
+    assert {facts["kind"] for facts in result["decision"].values()} == set(CASES[case].kinds)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -130,14 +121,13 @@ def test_left_padding_changes_nothing(case):
 def test_both_attentions_agree(case):
     model = pruned(case)
     results = {}
-    eager_only = family_of(case) in EAGER_ONLY
-    for attention in ("eager",) if eager_only else ("eager", "sdpa"):
+    for attention in CASES[case].attentions:
         model.config._attn_implementation = attention
         results[attention] = logits(model, TOKENS), generate(model, TOKENS)
         assert torch.equal(results[attention][1], generate(model, TOKENS, use_cache=False))
-    if not eager_only:
-        (eager, text), (sdpa, same) = results.values()
-        assert (eager - sdpa).abs().max() < 1e-5 and torch.equal(text, same)
+    eager, text = results["eager"]
+    for other, same in results.values():
+        assert (eager - other).abs().max() < 1e-5 and torch.equal(text, same)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -149,6 +139,7 @@ def test_lora_reaches_every_projection_and_merges(case):
         if structure.kind in ("heads", "neurons")
         for coupling in structure.couplings
     }
+    owned = {name for name in owned if isinstance(model.get_submodule(name), torch.nn.Linear)}
     wrapped = attach(
         model, RecoverySettings.from_config({"rank": 2, "dropout": 0.0, "targets": "auto"}), seed=0
     )

@@ -107,7 +107,7 @@ def _cell(record: Record, values: list[list[Foreign]], provenance: int) -> Json:
     return {
         "name": cell_name(record),
         "status": record.status,
-        "reason": record.reason or "",
+        "reason": "; log: ".join(text for text in (record.reason, record.log) if text),
         "facts": cell_facts(record),
         "values": values,
         "missing": [list(part) for part in missing_parts(record)],

@@ -1,0 +1,14 @@
+"""Bad: has a key in its description that there is not."""
+
+import torch
+
+
+def prune(model, ctx):
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

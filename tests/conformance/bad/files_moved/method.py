@@ -1,0 +1,17 @@
+"""Bad: changes the working folder."""
+
+import os
+
+import torch
+
+
+def prune(model, ctx):
+    os.chdir(ctx.workdir)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

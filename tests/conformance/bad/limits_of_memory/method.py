@@ -1,0 +1,15 @@
+"""Bad: takes more memory than it says."""
+
+import torch
+
+
+def prune(model, ctx):
+    torch.ones(60_000_000).sum()
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

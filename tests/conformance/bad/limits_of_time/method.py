@@ -1,0 +1,17 @@
+"""Bad: takes longer than it says."""
+
+import time
+
+import torch
+
+
+def prune(model, ctx):
+    time.sleep(1.5)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

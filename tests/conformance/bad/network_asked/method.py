@@ -1,0 +1,17 @@
+"""Bad: fetches something."""
+
+import urllib.request
+
+import torch
+
+
+def prune(model, ctx):
+    urllib.request.urlopen("http://192.0.2.1/", timeout=1)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

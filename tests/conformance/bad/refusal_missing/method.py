@@ -1,0 +1,15 @@
+"""Bad: fails on a model without a hidden structure instead of refusing it."""
+
+import torch
+
+
+def prune(model, ctx):
+    print(ctx.structures["hidden"].units)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

@@ -1,0 +1,15 @@
+"""Bad: divides by zero."""
+
+import torch
+
+
+def prune(model, ctx):
+    print(1 / 0)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

@@ -1,0 +1,17 @@
+"""Bad: ends the process instead of raising."""
+
+import os
+
+import torch
+
+
+def prune(model, ctx):
+    os._exit(0)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

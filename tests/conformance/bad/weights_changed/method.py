@@ -1,0 +1,16 @@
+"""Bad: scales a weight and does not say so."""
+
+import torch
+
+
+def prune(model, ctx):
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight").mul_(1.01)
+    names = [n for n, s in ctx.structures.items() if s.kind == "neurons"]
+    return ctx.select(
+        {n: torch.rand(ctx.structures[n].units, generator=seeded(ctx)) for n in names}
+    )
+
+
+def seeded(ctx):
+    return torch.Generator().manual_seed(ctx.seed)

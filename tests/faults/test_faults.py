@@ -1,0 +1,72 @@
+"""A small form of benchmarks/faults.py: every fault is seen, and some of each kind are mended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import fault_campaign
+import fault_trial
+import pytest
+from faults import Fault, faults
+
+TRIED = (
+    "killed: while pruning",
+    "failed: recover.json: out of memory",
+    "garbled: evaluate.json holds {}",
+    "edited: sparsity.achieved in prune.json",
+    "swapped: evaluate.json of the untuned row",
+    "damaged: model.safetensors of a tuned model: a bit flipped",
+    "lost: all models, and one cell is unfinished",
+    "record: of another campaign",
+    "view: `prunebench report` on an unfinished campaign",
+    "kept: campaign.yaml deleted",
+    "moved: as git keeps it: without models, page and plots",
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Any:
+    """A finished campaign, and its numbers."""
+    here = Path.cwd()
+    base = tmp_path_factory.mktemp("faults") / "base"
+    yield base, fault_trial.undisturbed(base, tokenizer)
+    os.chdir(here)
+
+
+def test_there_are_many_of_many_kinds() -> None:
+    kinds = Counter(fault.kind for fault in faults())
+    assert len(kinds) >= 10 and kinds.total() >= 100
+    assert len({fault.id for fault in faults()}) == kinds.total()
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_the_end_is_that_of_an_undisturbed_run(name: str, undisturbed: Any, tmp_path: Path) -> None:
+    base, numbers = undisturbed
+    [fault] = [fault for fault in faults() if fault.id == name]
+    trial = fault_trial.attempt(fault, base, tmp_path / "campaign", numbers)
+    assert trial.same and trial.cure == fault.cure
+    assert fault.ran is None or set(trial.ran) == fault.ran
+
+
+@pytest.mark.timeout(900)
+def test_the_plan_sees_each_fault(undisturbed: Any, tmp_path: Path) -> None:
+    base, _ = undisturbed
+    unseen = []
+    for number, fault in enumerate(faults()):
+        place = tmp_path / str(number)
+        shutil.copytree(base, place)
+        os.chdir(place)
+        fault.do()
+        if bool(fault_campaign.planned()) != _is_planned(fault):
+            unseen.append(fault.id)
+        shutil.rmtree(place)
+    assert unseen == []
+
+
+def _is_planned(fault: Fault) -> bool:
+    """Whether the same call has something to do; a failed job waits for `retry`, its tables not."""
+    return fault.cure != "nothing"
