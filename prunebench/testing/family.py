@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.errors import Invalid, PrunebenchError
 from prunebench.pruning.architectures.folder import Family, read_family
-from prunebench.testing.runner import the_pytest
+from prunebench.testing.runner import one_for_each
 from prunebench.untyped import Call
 
 if TYPE_CHECKING:
@@ -34,12 +34,11 @@ def family_tests(place: str) -> Call:
 
     Raises Invalid where pytest is not installed.
     """
-    pytest = the_pytest()
     path = Path(place)
     folder = path if path.is_dir() else path.parent
     names = [case["name"] for case in read_family(folder).cases]
 
-    @pytest.mark.parametrize("case", range(len(names)), ids=names)
+    @one_for_each("case", range(len(names)), ids=names)
     def test(case: int) -> None:
         from prunebench.pruning.architectures import use
 

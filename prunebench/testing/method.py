@@ -13,7 +13,7 @@ from prunebench.plugins.discovery import discover
 from prunebench.testing import checks
 from prunebench.testing.checks import Problem
 from prunebench.testing.report import CHECKS, Report, report
-from prunebench.testing.runner import the_pytest
+from prunebench.testing.runner import one_for_each
 from prunebench.testing.trials import MODELS, SHARES, Bench, Trial, warmed
 from prunebench.untyped import Call
 
@@ -49,7 +49,6 @@ def method_tests(place: str) -> Call:
 
     It is tried once, when the first case runs. Raises Invalid where pytest is not installed.
     """
-    pytest = the_pytest()
     path = Path(place)
     folder = path if path.is_dir() else path.parent
 
@@ -57,7 +56,7 @@ def method_tests(place: str) -> Call:
     def found() -> Report:
         return check_method(folder)
 
-    @pytest.mark.parametrize("check", CHECKS)
+    @one_for_each("check", CHECKS)
     def test(check: str) -> None:
         problems = found().problems[check]
         assert not problems, f"{CHECKS[check]}: not so:\n" + "\n".join(problems)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable, Iterable, Sequence
 
 from prunebench.errors import Invalid
+from prunebench.untyped import Call
 
 
-def the_pytest() -> ModuleType:
-    """The package pytest. Raises Invalid where it is not installed."""
+def one_for_each(
+    argument: str, values: Iterable[object], ids: Sequence[str] | None = None
+) -> Callable[[Call], Call]:
+    """Decorator that makes a test of pytest one case for each value of an argument.
+
+    Raises Invalid where pytest is not installed.
+    """
     try:
         import pytest
     except ImportError:
@@ -16,4 +22,5 @@ def the_pytest() -> ModuleType:
             "tests of a method or family are run by pytest, which is not installed; "
             "`pip install pytest` and try again"
         ) from None
-    return pytest
+    decorator: Callable[[Call], Call] = pytest.mark.parametrize(argument, values, ids=ids)
+    return decorator
