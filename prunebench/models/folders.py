@@ -91,10 +91,12 @@ def save(
     Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
     """
     with whole_folder(folder) as draft:
-        stock = _save_config_and_weights(model, draft, uniform=uniform)
+        stock, unlike = _save_config_and_weights(model, draft, uniform=uniform)
         tokenizer.save_pretrained(draft)
         loader = "transformers" if stock else "prunebench"
         marker: Json = {"format": 1, "loadable_by": loader}
+        if added := sorted(name for name in unlike if name.endswith(".bias")):
+            marker["added"] = added
         if decision is not None:
             marker["decision"] = json.loads(decision)
         if origin is not None:
@@ -141,37 +143,43 @@ def weights_digest(folder: Path) -> str:
     return joined([sha256(path) for path in weight_files(folder)])
 
 
-def _save_config_and_weights(model: PreTrainedModel, folder: Path, *, uniform: bool) -> bool:
-    """Save so that stock classes accept the config where shapes permit it; True if they do.
+def _save_config_and_weights(
+    model: PreTrainedModel, folder: Path, *, uniform: bool
+) -> tuple[bool, set[str]]:
+    """Save so that stock classes accept the config where shapes permit it.
+
+    Returns whether they do, and the parameters that only the class has, or only the model.
 
     Llama's and Gemma-2's configs insist that the number of heads divides hidden_size although
     head_dim is explicit. Mistral's is the same computation as Llama's under the same names, without
     biases, and has no such rule.
     """
-    from prunebench.models.stock import has_stock_parameters
+    from prunebench.models.stock import unlike_stock
     from prunebench.pruning.tying import head_is_tied
 
     config = model.config
     config.tie_word_embeddings = head_is_tied(model)
     # What `load` reads itself has the names that parameters have in memory.
     if _accepts(config):
-        uniform = uniform and has_stock_parameters(model)
+        unlike = unlike_stock(model)
+        uniform = uniform and not unlike
         model.save_pretrained(folder, save_original_format=uniform)
-        return uniform
+        return uniform, unlike
     heads = {k: getattr(config, k) for k in ("num_attention_heads", "num_key_value_heads")}
     for key in heads:
         setattr(config, key, 1)  # a placeholder that passes the check
-    uniform = uniform and has_stock_parameters(model)
+    unlike = unlike_stock(model)
+    uniform = uniform and not unlike
     model.save_pretrained(folder, save_original_format=uniform)
     for key, value in heads.items():
         setattr(config, key, value)
     if not uniform or config.model_type != "llama" or config.attention_bias or config.mlp_bias:
-        return False
+        return False, unlike
     path = folder / "config.json"
     raw = json.loads(path.read_text(encoding="utf-8")) | heads
     raw.update(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=None)
     path.write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return True
+    return True, unlike
 
 
 def _accepts(config: PreTrainedConfig) -> bool:
@@ -236,8 +244,8 @@ def _load_mixed(folder: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         _fit_members(model, structure, tensors)
     expected = {name for name, _ in model.named_parameters()}
     numbers = {structure.numbers for structure in structures}
-    own = numbers | gained_biases(model, tensors)  # what surgery and methods added to the class
-    missing, surplus = expected - set(tensors), set(tensors) - expected - own
+    added = gained_biases(model, describe(folder).get("added", ()))  # by a method, to the class
+    missing, surplus = expected - set(tensors), set(tensors) - expected - numbers - added
     if missing or surplus:
         raise Invalid(
             f"model {folder}: weights and config disagree: missing {sorted(missing)[:3]}, "

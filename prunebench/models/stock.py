@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def has_stock_parameters(model: PreTrainedModel) -> bool:
-    """Whether a model built from the config has parameters of exactly these names.
+def unlike_stock(model: PreTrainedModel) -> set[str]:
+    """Names of parameters that the model has, or a model built from its config, but not both.
 
     A method may give a Linear a bias that no switch of the config describes; a stock class would
     leave it out on loading. The class is built without memory for its weights.
     """
     with torch.device("meta"):
         stock = type(model)(deepcopy(model.config))
-    return _names(stock) == _names(model)
+    return _names(stock) ^ _names(model)
 
 
 def gained_biases(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
-    """Those of `names` that are biases of Linears which the model has without one."""
+    """Those of `names` that are biases of Linears which the model, a stock one, has without one."""
     gained = set()
     linears = {path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name in names:

@@ -102,6 +102,7 @@ def test_a_bias_that_the_class_does_not_know_is_kept(world, tmp_path, end):
     protocol = {"name": "ppl/t", "corpus": "newswire", "split": "test", "length": 32}
     stage = tmp_path / "cell" / "prune.json"
     figures = attempt(evaluate.evaluate, evaluating(world, protocol), tmp_path / "e.json", stage)
+    assert figures["status"] == "ok", figures["reason"]
     assert figures["perplexity"]["ppl/t:newswire-test@32"]["value"] > 1
 
 

@@ -99,6 +99,18 @@ def test_a_pruned_folder_is_as_strict(tmp_path, tokenizer):
         folders.load(tmp_path / "m")
 
 
+def test_a_bias_that_was_there_when_a_pruned_folder_was_saved_is_read(tmp_path, tokenizer):
+    model = make_tiny("llama")
+    _, uniform = cut(model, Decision(MIXED), TOKENS)
+    model.model.layers[0].mlp.down_proj.bias = nn.Parameter(torch.ones(32))
+    folders.save(model, tokenizer, tmp_path / "m", uniform=uniform)
+    name = f"{LAYER}.mlp.down_proj.bias"
+    assert folders.describe(tmp_path / "m")["added"] == [name]
+    again, _ = folders.load(tmp_path / "m")
+    assert again.get_parameter(name).tolist() == [1.0] * 32
+    assert torch.equal(logits(again, TOKENS), logits(model, TOKENS))
+
+
 def test_a_shard_may_hold_no_more_than_its_index_lists(tmp_path, tokenizer):
     model = make_tiny("llama")
     model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
