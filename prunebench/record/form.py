@@ -104,7 +104,9 @@ class Sparsity(Closed):
     """What share was asked for and what share was removed."""
 
     target: Share = Field(description="Share of parameters to remove.")
-    achieved: Removed | None = Field(description="Share of all parameters removed.")
+    achieved: Removed | None = Field(
+        description="Share of all parameters removed; negative where a method added more."
+    )
     decoder_achieved: Removed | None = Field(
         None, description="Share of the decoder blocks' parameters removed."
     )

@@ -45,6 +45,7 @@ class Ran(RecordPart):
     spec: dict[str, JsonValue] | None = None
     provenance: dict[str, JsonValue] | None = None
     method_notes: dict[str, JsonValue] | None = None
+    nondeterministic: str | None = None
 
 
 class Checked(RecordPart):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.campaign.config import Cell
-from prunebench.campaign.paths import CampaignFolder
+from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.errors import Invalid
 from prunebench.leaderboard.numbers.differences import Gap
 from prunebench.leaderboard.numbers.quantities import Quantity
 from prunebench.leaderboard.papers.claims import Pairing
+from prunebench.results.gather import broken_items
 from prunebench.untyped import Json
 
 if TYPE_CHECKING:
@@ -27,16 +28,20 @@ PAIRED = "paired items"
 def pairing(folder: Path) -> Pairing:
     """Compares two records of the campaign in `folder`: first minus second, as a fraction.
 
-    None where the quantity is no accuracy of items, or items of either are not there or differ.
+    None where the quantity is no accuracy of items, or items of either are not there, were changed
+    since they were written, or are of another harness or other documents.
     """
     out = CampaignFolder(folder)
 
     @cache
-    def compared(mine: Path, other: Path) -> Json | None:
+    def compared(mine: CellPaths, other: CellPaths, items: str) -> Json | None:
         from prunebench.evaluation.zeroshot import paired
 
+        own, its = getattr(mine, items), getattr(other, items)
+        if broken_items(mine, own) or broken_items(other, its):
+            return None
         try:
-            return paired(other, mine) if mine.is_file() and other.is_file() else None
+            return paired(its, own)
         except Invalid:  # of another harness, or of other documents
             return None
 
@@ -44,9 +49,8 @@ def pairing(folder: Path) -> Pairing:
         generated = quantity.detail("answers") == "generated"
         if quantity.kind not in ("zeroshot", "task", "generation"):
             return None
-        cells = [out.cell(_cell(record)) for record in (mine, other)]
-        own, its = (cell.generation_items if generated else cell.items for cell in cells)
-        versus = compared(own, its)
+        items = "generation_items" if generated else "items"
+        versus = compared(out.cell(_cell(mine)), out.cell(_cell(other)), items)
         if versus is None:
             return None
         found = versus["tasks"].get(quantity.name) if quantity.kind == "task" else versus["mean"]

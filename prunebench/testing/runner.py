@@ -20,7 +20,8 @@ def one_for_each(
     except ImportError:
         raise Invalid(
             "tests of a method or family are run by pytest, which is not installed; "
-            "`pip install pytest` and try again"
+            "`pip install 'prunebench[kit]'` brings it; `prunebench check-method` and "
+            "`prunebench check-family` need none"
         ) from None
     decorator: Callable[[Call], Call] = pytest.mark.parametrize(argument, values, ids=ids)
     return decorator
