@@ -59,7 +59,7 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
     before = logits(model, tokens)
     with meter(io.device) as cost:
         context = make_context(spec, sampler, cost, workdir, removed)
-        with counted(model, blocks_of(model), cost):
+        with counted(model, blocks_of(model), cost.see):
             decision = (deciding or decide)(plugin, model, context)
     changed = bool(decision.keep) or not torch.equal(before, logits(model, tokens))
     verification, uniform = cut(model, decision, tokens)

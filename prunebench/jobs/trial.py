@@ -6,6 +6,7 @@ code that campaigns run.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sys
@@ -20,6 +21,7 @@ from pydantic import JsonValue
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prunebench.campaign.specs import PruneSpec
+from prunebench.files import joined
 from prunebench.jobs import prune, work
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
@@ -29,6 +31,8 @@ from prunebench.plugins.context import Context
 from prunebench.plugins.description import Plugin
 from prunebench.plugins.discovery import locate
 from prunebench.plugins.watch import Watch, watching
+from prunebench.profiling.passes import counted
+from prunebench.pruning.architectures import blocks_of
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import logits, tolerance
 from prunebench.untyped import Json, Passed
@@ -53,13 +57,15 @@ def trial(spec: TrialSpec, io: JobIO) -> Json:
     kept: list[tuple[PreTrainedModel, Decision]] = []
 
     def deciding(plugin: Plugin, model: PreTrainedModel, context: Context) -> Decision:
-        before, files = _fingerprint(model), _files()
+        before, files = _digests(model), _files()
         start = time.perf_counter()
         with _passes(model) as passed:
             decision = prune.decide(plugin, model, context)
+        taken, after = time.perf_counter() - start, _digests(model)
         seen.update(
-            seconds=time.perf_counter() - start,
-            changed=[name for name, value in _fingerprint(model).items() if before[name] != value],
+            seconds=taken,
+            changed=[name for name, value in after.items() if before.get(name) != value],
+            weights=joined(list(after.values())),
             files=sorted(_files() - files),
             keep={name: list(units) for name, units in decision.keep.items()},
             finest=_finest(context, decision),
@@ -116,10 +122,10 @@ def _files() -> set[str]:
     return {str(path) for path in Path().rglob("*") if path.is_file()}
 
 
-def _fingerprint(model: PreTrainedModel) -> dict[str, int]:
-    """A number for the content of each parameter and buffer."""
+def _digests(model: PreTrainedModel) -> dict[str, str]:
+    """A digest of the content of each parameter and buffer."""
     state = model.state_dict()
-    return {name: hash(value.numpy().tobytes()) for name, value in state.items()}
+    return {n: hashlib.sha256(value.numpy().tobytes()).hexdigest() for n, value in state.items()}
 
 
 def _finest(context: Context, decision: Decision) -> float:
@@ -134,20 +140,28 @@ def _finest(context: Context, decision: Decision) -> float:
 
 @contextmanager
 def _passes(model: PreTrainedModel) -> Iterator[Json]:
-    """Tokens that enter the model inside the block, and those of them whose gradient is wanted."""
-    passed = {"entered": 0, "learnt": 0}
+    """Tokens that enter the model inside the block, and those of them whose gradient is wanted.
+
+    Of a method that runs the layers one by one, the tokens that enter them, each for its share.
+    """
+    passed, layers = {"entered": 0.0, "learnt": 0.0}, {"entered": 0.0}
 
     def enter(_: Passed, args: Passed, kwargs: Passed) -> None:
         tokens = args[0] if args else kwargs.get("input")
         passed["entered"] += tokens.numel()
         passed["learnt"] += tokens.numel() if torch.is_grad_enabled() else 0
 
+    def pass_layer(forward: float = 0.0, backward: float = 0.0) -> None:
+        layers["entered"] += forward
+
     embedding = model.get_input_embeddings()
     handle = embedding.register_forward_pre_hook(enter, with_kwargs=True)
     try:
-        yield passed
+        with counted(model, blocks_of(model), pass_layer):
+            yield passed
     finally:
         handle.remove()
+        passed["entered"] = max(passed["entered"], layers["entered"])
 
 
 def _read_back(model: PreTrainedModel, folder: Path, seed: int) -> Json | None:

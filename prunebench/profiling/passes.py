@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prunebench.profiling.cost import Cost
 from prunebench.untyped import Module, Passed
+
+See = Callable[..., None]
 
 
 @contextmanager
-def counted(model: PreTrainedModel, layers: Sequence[str], cost: Cost) -> Iterator[None]:
-    """Tell `cost` of every token that passes the decoder layers inside the block.
+def counted(model: PreTrainedModel, layers: Sequence[str], see: See) -> Iterator[None]:
+    """Tell `see` of every token that passes the decoder layers inside the block.
 
     layers  paths of the model's decoder layers
+    see     takes tokens as `forward` or `backward`, such as `Cost.see`
 
     A pass through one of L layers counts 1 / L, so that a method that runs the model layer by layer
     is counted as fairly as one that calls it whole. Padding does not count where the model is
@@ -36,10 +38,10 @@ def counted(model: PreTrainedModel, layers: Sequence[str], cost: Cost) -> Iterat
     def passed(_: Module, args: Passed, kwargs: Passed, output: Passed) -> None:
         entered: Tensor = args[0] if args else kwargs["hidden_states"]  # [batch, length, hidden]
         tokens = entered.shape[:-1].numel() * real["share"] / len(layers)
-        cost.see(forward=tokens)
+        see(forward=tokens)
         left: Tensor = output[0] if isinstance(output, tuple) else output
         if left.requires_grad:
-            left.register_hook(lambda _: cost.see(backward=tokens))
+            left.register_hook(lambda _: see(backward=tokens))
 
     decoder: Module = model.get_decoder()  # not base_model: OPT runs its decoder past that
     handles = [

@@ -87,7 +87,9 @@ def of_trial(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
 
 def of_seeds(first: Trial, again: Trial, other: Trial, plugin: Plugin) -> Iterator[Problem]:
     """The same seed, the same decision; another seed another one, unless no seed matters."""
-    kept, same, different = (trial.seen["keep"] for trial in (first, again, other))
+    # A method that changes weights may keep the same units and yet leave another model.
+    found = [(trial.seen["keep"], trial.seen["weights"]) for trial in (first, again, other)]
+    kept, same, different = found
     if kept != same:
         yield (
             "seeds",
@@ -98,7 +100,7 @@ def of_seeds(first: Trial, again: Trial, other: Trial, plugin: Plugin) -> Iterat
         )
     elif plugin.deterministic and kept != different:
         yield "seeds", f"{other}: decided otherwise; delete deterministic: true from method.yaml"
-    elif not plugin.deterministic and kept and kept == different:
+    elif not plugin.deterministic and kept[0] and kept == different:
         yield (
             "seeds",
             (

@@ -40,6 +40,13 @@ def test_a_bad_method_is_caught_by_its_check_and_by_no_other(folder, bench, monk
     assert all(len(line) < 400 for line in told)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(discover()) - {"dense"}))
+def test_every_shipped_method_passes_the_whole_kit(name, bench):
+    found = check_method(discover()[name].folder, bench=bench)
+    assert found.passed, found.text()
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_shipped_methods_pass(name, bench):
     found = check_method(

@@ -17,7 +17,7 @@ def test_what_is_masked_does_not_count_and_layers_count_their_share(case):
     mask = torch.ones_like(TOKENS)  # [3, 21]
     mask[1, 14:] = 0
     cost = Cost(torch.device("cpu"))
-    with counted(model, blocks_of(model), cost):
+    with counted(model, blocks_of(model), cost.see):
         model(TOKENS, attention_mask=mask, use_cache=False).logits.sum().backward()
         with torch.no_grad():
             model.base_model(TOKENS, use_cache=False)
