@@ -21,7 +21,7 @@ NUMBERS = [
 
 
 def share_of_all_parameters(number: Published) -> float:
-    """What the ratio leaves out of a LLaMA: of its matrices, or of whole units per layer."""
+    """What the ratio takes of a LLaMA: of its matrices (FLAP), or of the units of each layer."""
     shape = yaml.safe_load(SHAPES.read_text(encoding="utf-8"))[number.model]["config"]
     width, neurons = shape["hidden_size"], shape["intermediate_size"]
     layers, heads = shape["num_hidden_layers"], shape["num_attention_heads"]
