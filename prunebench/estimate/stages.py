@@ -70,22 +70,25 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Stage:
-    """One job: bytes of its tensors at their peak, operations, bytes read and written, steps.
+    """One job, or a part of it.
 
-    `steps`: tokens that are decoded one by one, each of them launches without much arithmetic.
-    `tunes`: its passes are those of LoRA tuning.
+    memory_bytes   of its tensors, at their peak
+    operations     of plain passes
+    tuning         operations of LoRA tuning, which is slower
+    traffic_bytes  read and written
+    steps          tokens that are decoded one by one: launches without much arithmetic
     """
 
     memory_bytes: float
     operations: float = 0.0
+    tuning: float = 0.0
     traffic_bytes: float = 0.0
     steps: float = 0.0
-    tunes: bool = False
 
     def seconds(self, machine: Machine) -> float:
         """Wall time of the job, with nothing beside it."""
-        share = machine.tuning_share if self.tunes else 1.0
-        arithmetic_s = self.operations / (share * machine.tflops * 1e12)
+        operations = self.operations + self.tuning / machine.tuning_share
+        arithmetic_s = operations / (machine.tflops * 1e12)
         traffic_s = self.traffic_bytes / machine.disk_bytes_per_s
         return machine.start_s + arithmetic_s + traffic_s + self.steps * machine.decode_step_s
 
@@ -94,24 +97,37 @@ class Stage:
         return self.memory_bytes + machine.process_bytes
 
 
-def load_only(sizes: Sizes) -> Stage:
-    """Weights are read and, at most, looked at one by one."""
-    return Stage(
-        sizes.weight_bytes + REDUCED_BYTES * sizes.largest, traffic_bytes=sizes.weight_bytes
-    )
+def load_and_save(sizes: Sizes, kept: float) -> Stage:
+    """Weights are read, at most looked at one by one, and what is kept of them is saved."""
+    memory = sizes.weight_bytes + REDUCED_BYTES * sizes.largest
+    return Stage(memory, traffic_bytes=(1 + kept) * sizes.weight_bytes)
 
 
-def score(sizes: Sizes, tokens: int, kept: float) -> Stage:
-    """One forward and backward pass over `tokens`, gradients reduced as they come; then a save.
+def passes(
+    sizes: Sizes, tokens: float, forward: float, backward: float, *, frozen: bool = False
+) -> Stage:
+    """Forward and backward passes over `tokens`; gradients are reduced as they come.
 
-    Memory: weights + tokens (2 b outputs + 12 vocabulary) + 12 largest weight. Operations: 6 active
-    parameters per token.
+    Memory: weights, and for a backward pass tokens (2 b outputs + 12 vocabulary) + 12 largest
+    weight; forward passes are taken a few samples at a time. Operations: 2 active parameters per
+    token forward, and 4 backward (2 where weights are frozen).
     """
-    activations = tokens * (2 * sizes.dtype_bytes * sizes.outputs + 12 * sizes.vocabulary)
+    memory = float(sizes.weight_bytes)
+    if backward:
+        memory += tokens * (2 * sizes.dtype_bytes * sizes.outputs + 12 * sizes.vocabulary)
+        memory += REDUCED_BYTES * sizes.largest
+    each = 2.0 * forward + (2.0 if frozen else 4.0) * backward
+    return Stage(memory, operations=each * sizes.active * tokens)
+
+
+def after(first: Stage, second: Stage) -> Stage:
+    """Two parts of one job, one after the other."""
     return Stage(
-        sizes.weight_bytes + activations + REDUCED_BYTES * sizes.largest,
-        operations=6.0 * sizes.active * tokens,
-        traffic_bytes=(1 + kept) * sizes.weight_bytes,
+        max(first.memory_bytes, second.memory_bytes),
+        operations=first.operations + second.operations,
+        tuning=first.tuning + second.tuning,
+        traffic_bytes=first.traffic_bytes + second.traffic_bytes,
+        steps=first.steps + second.steps,
     )
 
 
@@ -130,15 +146,14 @@ def recover(
     weights = kept * sizes.weight_bytes
     return Stage(
         weights + TRAINED_BYTES * lora + activations,
-        operations=padded(settings.micro_batch) * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
+        tuning=padded(settings.micro_batch) * tokens * (4.0 * kept * sizes.active + 6.0 * lora),
         traffic_bytes=2 * weights,
-        tunes=True,
     )
 
 
-def padded(micro_batch: int) -> float:
-    """Tokens with padding / tokens of a tuning: 1 for single sequences, 1.36 for four at once."""
-    return 1.0 + PADDING_OF_TWO * math.log2(micro_batch)
+def padded(at_once: int) -> float:
+    """Tokens with padding / tokens of examples: 1 for single sequences, 1.36 for four at once."""
+    return 1.0 + PADDING_OF_TWO * math.log2(at_once)
 
 
 def recovery_tokens(

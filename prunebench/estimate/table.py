@@ -12,6 +12,8 @@ from prunebench.errors import Invalid, Unsupported
 from prunebench.estimate import stages
 from prunebench.estimate.sizes import Sizes, lora_parameters, sizes_of
 from prunebench.estimate.stages import Assumptions, Stage
+from prunebench.plugins.description import Plugin
+from prunebench.plugins.passes import Passes
 from prunebench.untyped import Module
 
 GIB, GB = 2**30, 1e9
@@ -143,17 +145,40 @@ def _together(model: _Model, name: str) -> list[float]:
 
 
 def _prune(model: _Model, row: Row, kept: float, assumptions: Assumptions) -> Stage:
-    """Upper bounds: what a method reads is its own affair, only its kind is known here."""
+    """What the method's description says of its passes, beside tuning if it tunes by itself."""
     plugin = model.campaign.plugins[row.method]
+    job = stages.load_and_save(model.sizes, kept)
     if plugin.tunes_itself:
-        return _recover(model, 1.0, assumptions)
+        job = _recover(model, 1.0, assumptions)
     calibration = model.campaign.calibration
-    if plugin.deterministic or calibration is None:  # no calibration text is drawn for it
-        return stages.load_only(model.sizes)
     own = [row.params.get(key) for key in ("samples", "length")]
     samples, length = (int(value) if isinstance(value, int) else 0 for value in own)
-    tokens = (samples or calibration.samples) * (length or calibration.length)
-    return stages.score(model.sizes, tokens, kept)
+    if calibration is not None:
+        samples, length = samples or calibration.samples, length or calibration.length
+    for passes in _unsaid(plugin) if plugin.passes is None else plugin.passes:
+        times = passes.count(row.params)
+        if passes.tuning:
+            tokens = _examples(model, passes.samples or 0, assumptions)
+        else:
+            tokens = passes.share(samples) * samples * length if samples else 0.0
+        forward, backward = times * passes.forward, times * passes.backward
+        part = stages.passes(model.sizes, tokens, forward, backward, frozen=passes.frozen)
+        job = stages.after(job, part)
+    return job
+
+
+def _unsaid(plugin: Plugin) -> tuple[Passes, ...]:
+    """What is assumed of a method that does not say it."""
+    reads = not plugin.deterministic and not plugin.tunes_itself
+    return (Passes(forward=1.0, backward=1.0),) if reads else ()
+
+
+def _examples(model: _Model, count: int, assumptions: Assumptions) -> float:
+    """Tokens of so many tuning examples in one batch, padding included."""
+    recovery = model.campaign.recovery
+    assert recovery is not None  # a method that reads tuning text tunes by itself
+    longest = assumptions.example_tokens * stages.padded(count)
+    return count * min(float(recovery.settings().length), longest)
 
 
 def _recover(model: _Model, kept: float, assumptions: Assumptions) -> Stage:

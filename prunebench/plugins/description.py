@@ -10,6 +10,7 @@ from pathlib import Path
 from prunebench import outside
 from prunebench.errors import Invalid, Unsupported
 from prunebench.files import read_yaml
+from prunebench.plugins.passes import Passes, read_passes
 from prunebench.schema import check_schema
 from prunebench.untyped import Call, Foreign, Json, JsonMap, Plain
 
@@ -30,6 +31,7 @@ class Plugin:
                     sparsity that came of them, not by these
     families        model types that it is written for; None: all
     needs           kinds of structures that a model must have for it
+    passes          what one pruning computes beside tuning; None: not said
     trial           how the conformance kit tries it, where the usual way is not enough for it
     """
 
@@ -45,6 +47,7 @@ class Plugin:
     changes_weights: bool = False
     families: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
+    passes: tuple[Passes, ...] | None = None
     trial: JsonMap = field(default_factory=dict)
     origin: str = "the project"
 
@@ -133,6 +136,9 @@ def read(folder: Path, *, name: str | None = None, origin: str = "the project") 
         changes_weights=raw.get("changes_weights", False) or raw.get("tunes_itself", False),
         families=None if families is None else tuple(families),
         needs=tuple(raw.get("needs", ())),
+        passes=tuple(read_passes(raw["passes"], params, f"{path}: passes"))
+        if "passes" in raw
+        else None,
         trial=raw.get("trial", {}),
         origin=origin,
     )

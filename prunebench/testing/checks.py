@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from prunebench.plugins.description import Plugin
+from prunebench.plugins.passes import forward_passes
 from prunebench.pruning.selection import TOLERANCE
 from prunebench.testing.trials import CALIBRATION, MEMORY_MB, SECONDS, TOKENS, Trial
 from prunebench.untyped import Json
@@ -26,6 +27,8 @@ ABOUT = (
 WORDS = 5
 """A refusal is a sentence: it has more words than this."""
 SLACK = 1.05
+ROUGHLY = 2.0
+"""How far the passes of a description may be off on so short a text."""
 
 
 def of_failed(trial: Trial, *, others_ran: bool) -> Problem:
@@ -152,6 +155,15 @@ def _cost(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
                 "ctx.cost.forward(tokens) once for each pass"
             ),
         )
+    planned = _planned(plugin)
+    if planned is not None and not planned / ROUGHLY - 1 <= told <= planned * ROUGHLY + 1:
+        yield (
+            "cost",
+            (
+                f"{trial}: {told} tokens went forward, and passes in method.yaml come to "
+                f"{planned:.0f}; `prunebench plan` goes by them"
+            ),
+        )
     drawn = sum(text["samples"] * text["length"] for text in trial.result["calibration"])
     allowed = plugin.trial.get("tokens", TOKENS) + max(drawn, CALIBRATION.samples)
     if plugin.tunes_itself and seen["learnt"] > SLACK * allowed:
@@ -162,6 +174,15 @@ def _cost(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
                 "tokens of ctx.recovery()"
             ),
         )
+
+
+def _planned(plugin: Plugin) -> float | None:
+    """Tokens of a trial's forward passes as method.yaml has them; None where it says nothing."""
+    if plugin.passes is None or plugin.tunes_itself:
+        return None
+    params = plugin.params(plugin.trial.get("params", {}), where="trial.params")
+    text = CALIBRATION.samples * CALIBRATION.length
+    return text * forward_passes(plugin.passes, params, CALIBRATION.samples)
 
 
 def paired(trials: Sequence[Trial]) -> bool:
