@@ -1,7 +1,7 @@
 """Two rows' accuracies compared item by item, from the outcomes that lie beside their records.
 
 Records hold such comparisons with the dense row and the reference row alone; a claim may be about
-any two. Rows of one seed each are compared: with several, the spread over seeds counts.
+any two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prunebench.campaign.paths import CampaignFolder, CellPaths
 from prunebench.errors import Invalid
 from prunebench.leaderboard.numbers.differences import Gap
 from prunebench.leaderboard.numbers.quantities import Quantity
-from prunebench.leaderboard.papers.claims import Pairing
+from prunebench.leaderboard.papers.claims import BY_ITEM, Pairing
 from prunebench.results.gather import broken_items
 from prunebench.untyped import Json
 
@@ -47,7 +47,7 @@ def pairing(folder: Path) -> Pairing:
 
     def gap(mine: Record, other: Record, quantity: Quantity) -> Gap | None:
         generated = quantity.detail("answers") == "generated"
-        if quantity.kind not in ("zeroshot", "task", "generation"):
+        if quantity.kind not in BY_ITEM:
             return None
         items = "generation_items" if generated else "items"
         versus = compared(out.cell(_cell(mine)), out.cell(_cell(other)), items)

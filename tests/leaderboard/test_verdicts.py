@@ -239,14 +239,19 @@ def outcomes(right: str, suite: str = "zeroshot/7") -> dict[str, Any]:
     return {"harness": harness, "schema_version": 1, "suite": suite, "tasks": {"piqa": task}}
 
 
+def write_outcomes(out: Path, *, seed: int, ahead: int) -> None:
+    """1,000 items of two rows: mine is right wherever theirs is, and on `ahead` items more."""
+    theirs, mine = "01" * 500, "11" * ahead + "01" * (500 - ahead)
+    for label, right in (("mine", mine), ("theirs", theirs)):
+        place = out / "cells" / "llama-7b" / label / "0.5" / f"seed{seed}"
+        place.mkdir(parents=True)
+        write_items(outcomes(right), place / "items.json.gz")
+
+
 def test_accuracies_of_two_rows_are_compared_item_by_item(tmp_path: Path) -> None:
     """Mine is right wherever theirs is and on 20 of 1,000 items more: 2 points, and sure of it,
     although two accuracies of 1,000 items each are known to 3 points only."""
-    theirs, mine = "01" * 500, "11" * 20 + "01" * 480
-    for label, right in (("mine", mine), ("theirs", theirs)):
-        place = tmp_path / "cells" / "llama-7b" / label / "0.5" / "seed0"
-        place.mkdir(parents=True)
-        write_items(outcomes(right), place / "items.json.gz")
+    write_outcomes(tmp_path, seed=0, ahead=20)
     made = claim(2.0, kind="task", name="piqa")
     found = judged((10.0,), (10.0,), made, tmp_path)
     assert found.verdict == "holds"
@@ -254,8 +259,30 @@ def test_accuracies_of_two_rows_are_compared_item_by_item(tmp_path: Path) -> Non
     assert 1.0 < found.low < found.value < found.high < 3.1
     apart = judged((10.0,), (10.0,), made, tmp_path / "elsewhere")  # no items: as if independent
     assert apart.high - apart.low > 2 * (found.high - found.low)
-    seeds = judged((10.0, 10.1), (10.0, 10.2), made, tmp_path)
+    alone = judged((10.0,), (10.0, 10.2), made, tmp_path)  # at the seed that both have
+    assert (alone.value, alone.low) == (found.value, found.low)
+    seeds = judged((10.0, 10.1), (10.0, 10.2), made, tmp_path)  # no items of the second seed
     assert (seeds.low, seeds.high) != (found.low, found.high)
+    write_outcomes(tmp_path, seed=1, ahead=10)
+    both = judged((10.0, 10.1), (10.0, 10.2), made, tmp_path)
+    assert both.value == pytest.approx(1.5) and both.verdict == "holds"
+    assert found.low - 1 < both.low < found.low and both.high < found.high
+    write_outcomes(tmp_path, seed=2, ahead=10)
+    three = judged((10.0, 10.1, 10.2), (10.0, 10.2, 10.3), made, tmp_path)
+    assert three.value < 0  # of the records' own numbers: three seeds have a spread
+
+
+def test_only_accuracies_are_compared_across_devices(tmp_path: Path) -> None:
+    write_outcomes(tmp_path, seed=0, ahead=20)
+    records = [*cell((10.0,), label="mine"), *cell((12.0,), label="theirs")]
+    records[1]["provenance"]["device"] = "another device"
+    claims = (claim(2.0, kind="task", name="piqa"), claim(-2.0))
+    papers = [paper(claims=claims)]
+    report = build(records, [], tmp_path, title="t", papers=papers, paired=pairing(tmp_path))
+    items, texts = report.claims
+    assert items.verdict == "holds" and items.value == pytest.approx(2.0)
+    assert "evaluated on two devices" in items.reason
+    assert texts.verdict == "not comparable" and "on both rows" in texts.reason
 
 
 def test_tuned_rows_are_compared_with_tuned_ones(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prunebench.leaderboard.numbers.collect import Collected
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 Pairing = Callable[["Record", "Record", Quantity], Gap | None]
 """First minus second record, compared item by item; None where that cannot be done."""
+BY_ITEM = ("zeroshot", "task", "generation")
+"""Kinds of quantities that can be compared item by item."""
+SEEDS_FOR_A_SPREAD = 3
+"""With fewer, the spread over seeds is hardly known: t of one degree of freedom is 12.7."""
 HOLDS, REVERSED, UNDECIDED = "holds", "reversed", "undecided"
 POINTS = 100.0  # claims about accuracies are in points
 
@@ -77,14 +82,46 @@ class _Evidence:
         """Whether the suite or the method itself tuned it."""
         return any(record.tuning is not None for record in self.records(row))
 
-    def gap(self, row: TableRow, other: TableRow, quantity: int) -> Gap:
-        """row - other: item by item where both have one seed and items, else as if independent."""
-        mine, its = self.records(row), self.records(other)
-        if len(mine) == len(its) == 1:
-            found = self.paired(mine[0], its[0], self.collected.quantities[quantity])
-            if found is not None:
-                return found
-        return gap(self.by_row[row.index][quantity], self.by_row[other.index][quantity])
+    def counterpart(self, quantity: int, other: TableRow) -> int | None:
+        """What a quantity is compared with in another row: itself, or None where it has none.
+
+        An accuracy may be of another device: items are the same whatever computed them.
+        """
+        there = self.by_row.get(other.index, {})
+        if quantity in there:
+            return quantity
+        here = self.collected.quantities[quantity]
+        if here.kind not in BY_ITEM:
+            return None
+        elsewhere = (replace(self.collected.quantities[i], device=here.device) for i in there)
+        return next((i for i, same in zip(there, elsewhere, strict=True) if same == here), None)
+
+    def gap(self, row: TableRow, other: TableRow, quantity: int, theirs: int) -> Gap:
+        """row - other: item by item where items and seeds allow it, else as if independent."""
+        found = self.by_items(row, other, quantity)
+        if found is not None:
+            return found
+        return gap(self.by_row[row.index][quantity], self.by_row[other.index][theirs])
+
+    def by_items(self, row: TableRow, other: TableRow, quantity: int) -> Gap | None:
+        """The mean over the seeds of both rows of differences that are paired item by item.
+
+        None where both have enough seeds for a spread, or no seed in common, or no items. Its
+        interval is over items, for these seeds: the mean of theirs, which is wide enough however
+        much the same items move together.
+        """
+        mine = {record.cell.seed: record for record in self.records(row)}
+        its = {record.cell.seed: record for record in self.records(other)}
+        common = sorted(mine.keys() & its.keys())
+        if not common or min(len(mine), len(its)) >= SEEDS_FOR_A_SPREAD:
+            return None
+        here = self.collected.quantities[quantity]
+        gaps = [self.paired(mine[seed], its[seed], here) for seed in common]
+        known = [found for found in gaps if found is not None]
+        if len(known) < len(common):
+            return None
+        ends = [fmean(getattr(gap, end) for gap in known) for end in ("value", "low", "high")]
+        return Gap(*ends, known[0].interval)
 
 
 def judge_claims(
@@ -119,7 +156,7 @@ def _on_all(arxiv: str, claim: Claim, rule: Rule, evidence: _Evidence) -> list[J
         _judged(arxiv, claim, rule, row, other, quantity, evidence)
         for row, other in pairs
         for quantity in by_row.get(row.index, {})
-        if other is None or quantity in by_row.get(other.index, {})
+        if other is None or evidence.counterpart(quantity, other) is not None
         if collected.quantities[quantity].kind == rule.kind
         and rule.name in (None, collected.quantities[quantity].name)
     ]
@@ -169,18 +206,26 @@ def _judged(
     if other is None:  # a ratio already: no effect is 1
         found, ratio = Gap(mine.mean - 1, mine.low - 1, mine.high - 1, mine.interval), mine.mean
     else:
-        its = by_row[other.index][quantity]
-        found = evidence.gap(row, other, quantity)
+        theirs = evidence.counterpart(quantity, other)
+        assert theirs is not None  # the caller compares nothing else
+        its = by_row[other.index][theirs]
+        found = evidence.gap(row, other, quantity, theirs)
         ratio = mine.mean / its.mean if its.mean else math.nan
     scale = POINTS if KINDS[rule.kind].unit == "fraction" else 1.0
     measured = found.value * scale if rule.form == "difference" else ratio - 1.0
     verdict, reason = _direction(claimed, found)
+    apart = other is not None and quantity not in by_row[other.index]
     limit = _limit(rule, row, other, collected.quantities, quantity, by_row)
     return Judged(
         arxiv,
         claim,
         _plain(claim, verdict),
-        "; ".join(filter(None, (reason, _beyond(rule, limit), OF_DECODER[row.sparsity_of]))),
+        "; ".join(
+            filter(
+                None,
+                (reason, _beyond(rule, limit), OF_DECODER[row.sparsity_of], TWO_DEVICES * apart),
+            )
+        ),
         rule,
         campaign=row.campaign,
         model=row.model,
@@ -196,6 +241,7 @@ def _judged(
     )
 
 
+TWO_DEVICES = "evaluated on two devices"
 OF_DECODER = {"model": "", "decoder": "the sparsity here is of the decoder blocks"}
 LIMITS = {  # the quantity that bounds another: of the row alone, or of the same two rows
     "prefill_speedup": "prefill_limit",

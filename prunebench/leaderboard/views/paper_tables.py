@@ -49,9 +49,11 @@ CLAIM_RULE = (
     "A claim compares two rows, here on the models of this campaign. It **holds** where the "
     "difference has the claim's direction and its 95 % interval excludes zero, is **reversed** "
     "where it has the other, and **undecided** where the interval includes zero. Accuracies of "
-    "rows of one seed each are compared item by item. Where a claim does not say whether it is "
-    "about tuned rows, tuned ones are compared with tuned ones only. Size is the measured effect "
-    "over the claimed one."
+    "two rows are compared item by item at the seeds that both have, also where they were "
+    "evaluated on two devices: the interval is over items, for these seeds. With three seeds or "
+    "more in both rows it is over seeds. Where a claim does not say whether it is about tuned "
+    "rows, tuned ones are compared with tuned ones only. Size is the measured effect over the "
+    "claimed one."
 )
 EVIDENCE = {"read": "read", "quoted": "quoted by others", "recalled": "recalled"}
 ORDER = (REPRODUCED, CLOSE, NOT, NOT_COMPARABLE, UNCONFIRMED)
