@@ -60,6 +60,6 @@ onstart:
     except PrunebenchError as error:
         raise WorkflowError(str(error)) from None
     if workflow.local_exec and not GPUS:
-        warm.start(OUT.root, campaign.resources.threads)
+        warm.start(OUT.root, min(THREADS, workflow.cores))
     write_text(OUT.campaign, yaml.safe_dump(KEPT, sort_keys=True))
     inputs.revisions(campaign).keep()

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from prunebench.errors import Unsupported
@@ -25,9 +26,21 @@ NARROWING = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_I
 """Environment variables by which torch and its libraries use narrower ones than there are."""
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """A job's device: the environment variables that give it, and the descriptors of its lock.
+
+    A process that inherits the descriptors holds the lock, too: a job that outlives the process
+    which reserved its GPU still has that GPU for itself.
+    """
+
+    environment: Mapping[str, str]
+    locks: tuple[int, ...] = ()
+
+
 @contextmanager
-def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, str]]:
-    """Environment variables that give a job its device; a GPU is locked until the block ends.
+def reserved(device: str, *, folder: Path | None = None) -> Iterator[Reserved]:
+    """A job's device; a GPU is locked until the block, and whoever inherited the lock, ends.
 
     device  "cpu", or "cuda": the first visible GPU that no other job of this machine holds; waits
             for one if all are taken (the scheduler counts GPUs but does not hand out numbers)
@@ -36,7 +49,7 @@ def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, s
     Raises Unsupported when a GPU is asked for and there is none.
     """
     if device == "cpu":
-        yield {"CUDA_VISIBLE_DEVICES": ""}
+        yield Reserved({"CUDA_VISIBLE_DEVICES": ""})
         return
     gpus = visible_gpus()
     if not gpus:
@@ -46,7 +59,7 @@ def reserved(device: str, *, folder: Path | None = None) -> Iterator[dict[str, s
     ids = _ids()
     descriptor, gpu = _acquire({gpu: ids.get(gpu, gpu) for gpu in gpus}, folder)
     try:
-        yield {"CUDA_VISIBLE_DEVICES": gpu}
+        yield Reserved({"CUDA_VISIBLE_DEVICES": gpu}, (descriptor,))
     finally:
         os.close(descriptor)
 

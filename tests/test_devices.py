@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -12,15 +14,19 @@ from prunebench.devices import NARROWING, cpu_name, reserved, thread_limits, vis
 from prunebench.errors import Unsupported
 
 
+def device_of(given):
+    return given.environment["CUDA_VISIBLE_DEVICES"]
+
+
 def test_the_cpu_hides_all_gpus():
-    with reserved("cpu") as environment:
-        assert environment == {"CUDA_VISIBLE_DEVICES": ""}
+    with reserved("cpu") as given:
+        assert given.environment == {"CUDA_VISIBLE_DEVICES": ""} and not given.locks
 
 
 def test_two_jobs_get_two_gpus(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     with reserved("cuda", folder=tmp_path) as first, reserved("cuda", folder=tmp_path) as second:
-        assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"3", "5"}
+        assert {device_of(first), device_of(second)} == {"3", "5"}
 
 
 def _hold(folder, ready, leave):
@@ -37,8 +43,8 @@ def test_a_third_job_waits_until_one_is_free(monkeypatch, tmp_path):
     holder.start()
     assert ready.wait(30)
     monkeypatch.setattr("time.sleep", lambda _: leave.set())  # it was found taken: let it go
-    with reserved("cuda", folder=tmp_path) as environment:
-        assert environment["CUDA_VISIBLE_DEVICES"] == "7"
+    with reserved("cuda", folder=tmp_path) as given:
+        assert device_of(given) == "7"
         assert leave.is_set()
     holder.join()
 
@@ -48,6 +54,49 @@ def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     assert visible_gpus() == []
     with pytest.raises(Unsupported, match="no GPU is visible"), reserved("cuda"):
         pass
+
+
+class Waited(Exception):
+    """A job found every device taken."""
+
+
+def refuse_to_wait(monkeypatch):
+    def wait(_):
+        raise Waited
+
+    monkeypatch.setattr("time.sleep", wait)
+
+
+def _hold_and_die(folder, ready):
+    with reserved("cuda", folder=folder):
+        ready.set()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_leaves_its_gpu_free(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold_and_die, args=(tmp_path, ready))
+    holder.start()
+    holder.join()
+    assert ready.is_set() and holder.exitcode == -signal.SIGKILL
+    refuse_to_wait(monkeypatch)
+    with reserved("cuda", folder=tmp_path) as given:
+        assert device_of(given) == "7"
+
+
+def test_a_job_that_outlives_its_caller_keeps_its_gpu(monkeypatch, tmp_path):
+    """The caller is gone (killed, say), what it started still computes: nobody else may."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with reserved("cuda", folder=tmp_path) as given:
+        job = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=given.locks)
+    refuse_to_wait(monkeypatch)
+    with pytest.raises(Waited), reserved("cuda", folder=tmp_path):
+        pass
+    job.communicate()  # it ends
+    with reserved("cuda", folder=tmp_path) as given:
+        assert device_of(given) == "7"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +131,7 @@ def test_jobs_that_each_see_their_own_device_0_do_not_wait_for_each_other(monkey
     with reserved("cuda", folder=tmp_path) as first:
         stand_in(tmp_path / "b", monkeypatch, "0, GPU-bbbb\\n")
         with reserved("cuda", folder=tmp_path) as second:
-            assert first == second == {"CUDA_VISIBLE_DEVICES": "0"}
+            assert device_of(first) == device_of(second) == "0"
     assert {path.name for path in tmp_path.glob("*.lock")} == {
         "gpu-GPU-aaaa.lock",
         "gpu-GPU-bbbb.lock",
@@ -94,13 +143,7 @@ def test_one_card_under_two_names_is_one_card(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible_gpus() == ["0", "1"]
 
-    class Waited(Exception):
-        pass
-
-    def wait(_):
-        raise Waited
-
-    monkeypatch.setattr("time.sleep", wait)
+    refuse_to_wait(monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with reserved("cuda", folder=tmp_path):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb")

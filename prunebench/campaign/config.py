@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -125,16 +126,32 @@ class Campaign:
         """Where results go: results/<name>, or `folder`."""
         return CampaignFolder(self.folder or Path("results") / self.name)
 
-    @property
-    def cells(self) -> list[Cell]:
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
         """All cells, dense first, in the order of the campaign file."""
-        return [
+        return tuple(
             Cell(model, row.label, sparsity, seed)
             for model in self.models
             for row in sorted(self.rows.values(), key=lambda r: not self._unpruned(r))
             for sparsity in ((0.0,) if self._unpruned(row) else row.sparsities or self.sparsities)
             for seed in self._seeds(row, sparsity)
-        ]
+        )
+
+    def __contains__(self, cell: object) -> bool:
+        """Whether a cell is one of the campaign's."""
+        return cell in self._known
+
+    @cached_property
+    def _known(self) -> frozenset[Cell]:
+        return frozenset(self.cells)
+
+    @cached_property
+    def code(self) -> Mapping[str, str]:
+        """Digest of the code of each method that a row or a step names, as it was when asked for:
+        once for all cells, since each one's spec has it."""
+        steps = self.steps.rows if self.steps else ()
+        names = {row.method for row in self.rows.values()} | {step.method for step in steps}
+        return {name: self.plugins[name].digest() for name in names}
 
     @property
     def step_cells(self) -> list[Cell]:

@@ -93,6 +93,13 @@ def revisions(campaign: Campaign) -> Revisions:
 
 def _suite(campaign: Campaign, name: str) -> Digests:
     """Of the suite's definition, and of each task's documents where they are local."""
+    folder = (_source(campaign).root or Path()) / "zeroshot" if campaign.source == "local" else None
+    return _suite_in(name, folder)
+
+
+@cache
+def _suite_in(name: str, folder: Path | None) -> Digests:
+    """The same, once for all cells: a suite is several files. folder: of documents, if any."""
     from prunebench.evaluation.zeroshot.stock import OWN, stock_path
     from prunebench.evaluation.zeroshot.suites import load_suite
 
@@ -101,9 +108,8 @@ def _suite(campaign: Campaign, name: str) -> Digests:
     for task in suite.tasks:
         if task.stock.startswith(OWN):
             found[f"suite/{task.name}"] = _file(stock_path(task))
-    if campaign.source != "local":
+    if folder is None:
         return found
-    folder = (_source(campaign).root or Path()) / "zeroshot"
     for task in suite.tasks:
         # Of a group each task has a file, and examples lie in files beside the documents'.
         several = task.group or task.shots or not task.stock.endswith(".yaml")

@@ -145,7 +145,7 @@ def prune_spec(campaign: Campaign, cell: Cell) -> PruneSpec:
         params=dict(row.params),
         multiple_of=dict(row.multiple_of),
         plugins=_places(plugin),
-        plugin_sha256=plugin.digest(),
+        plugin_sha256=campaign.code[plugin.name],
         calibration=campaign.calibration,
         recovery=campaign.recovery if plugin.tunes_itself else None,
     )
@@ -194,7 +194,7 @@ def step_spec(campaign: Campaign, cell: Cell) -> StepSpec:
         length=entry.length or campaign.steps.length,
         rounds=campaign.steps.rounds,
         plugins=_places(plugin),
-        plugin_sha256=plugin.digest(),
+        plugin_sha256=campaign.code[plugin.name],
     )
 
 

@@ -5,6 +5,7 @@ sizes.py    shapes -> the few numbers that the formulas need
 stages.py   memory and arithmetic of pruning, tuning, evaluation and profile: the formulas
 table.py    a campaign -> rows
 text.py     rows -> text with totals
+needs.py    rows -> what a cluster is asked for, job by job
 docs/paper-reproduction.md states the formulas and what they leave out.
 """
 

@@ -56,15 +56,16 @@ def run(
     place = out.with_name(f".{out.name}.{os.getpid()}.place")
     limits = Limits(timeout_s, memory_mb)
     try:
-        with reserved(device) as reservation, cut(log) as output:
+        with reserved(device) as given, cut(log) as output:
             environment = {
-                **reservation,
+                **given.environment,
                 **thread_limits(threads),
                 STARTED: repr(time.monotonic()),
                 PLACE: str(place.absolute()),
                 **({MEMORY: str(memory_mb)} if memory_mb is not None else {}),
             }
-            reason = _wait(_start(kind, arguments, environment, output), limits, place)
+            job = _start(kind, arguments, environment, output, given.locks)
+            reason = _wait(job, limits, place)
     except Unsupported as error:
         reason = str(error)
     finally:
@@ -74,13 +75,22 @@ def run(
         stages.write(out, {**lost, "read": stages.rests_on(inputs)})
 
 
-def _start(kind: str, arguments: list[str], environment: dict[str, str], output: int) -> Child:
-    """The job's process: a fork of the warm one, or one of its own from nothing."""
-    if (job := warm.run(kind, arguments, environment, output)) is not None:
+def _start(
+    kind: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    output: int,
+    locks: tuple[int, ...],
+) -> Child:
+    """The job's process: a fork of the warm one, or one of its own from nothing.
+
+    locks  descriptors that it inherits; the warm process serves jobs that lock nothing
+    """
+    if not locks and (job := warm.run(kind, arguments, environment, output)) is not None:
         return job
     command = [sys.executable, "-m", f"prunebench.jobs.{kind}", *arguments]
     environment = {**os.environ, **environment}
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, pass_fds=locks)
 
 
 def _wait(child: Child, limits: Limits, place: Path) -> str:

@@ -162,6 +162,10 @@ def _work(request: dict[str, object], descriptors: Sequence[int]) -> int:
     os.environ.update(request["environment"])  # type: ignore[call-overload]  # text to text
     sys.argv = [f"prunebench.jobs.{request['kind']}", *request["arguments"]]  # type: ignore[misc]
     try:
+        import torch
+
+        # Of this job: Snakemake gives one fewer where the machine has not as many.
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
         importlib.import_module(sys.argv[0]).main()
         return 0
     except SystemExit as ended:

@@ -16,6 +16,6 @@ def partners(campaign: Campaign, cell: Cell) -> dict[str, CellPaths]:
             for sparsity in (cell.sparsity, 0.0)  # 0: a reference that is never pruned
             for seed in (cell.seed, campaign.seeds[0])
         ]
-        there = (other for other in near if other in campaign.cells)
+        there = (other for other in near if other in campaign)
         found["versus_reference"] = next(there, near[0])
     return {key: campaign.out.cell(other) for key, other in found.items()}

@@ -85,7 +85,7 @@ def prepare(place: Path, tokenizer: Any, **changes: Any) -> None:
 
 def load() -> Campaign:
     """The campaign of the working folder, with nothing remembered of an earlier call."""
-    for cached in (inputs._folder, inputs._file, inputs._revisions):
+    for cached in (inputs._folder, inputs._file, inputs._suite_in, inputs._revisions):
         cached.cache_clear()
     return config.load_campaign("campaign.yaml")
 

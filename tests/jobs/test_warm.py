@@ -73,6 +73,24 @@ def test_each_job_has_a_process_of_its_own(warmed, spec, tmp_path):
     assert len(reasons) == 2 and len({reason.split(" of ")[1] for reason in reasons}) == 1
 
 
+def test_a_job_computes_on_as_many_threads_as_it_was_given(warmed, spec, tmp_path, monkeypatch):
+    """Forked from a process of one thread, or on its own: its libraries see what the rule has."""
+    code = "import os, torch\ndef prune(m, c):\n"
+    code += "    omp = os.environ['OMP_NUM_THREADS']\n"
+    code += "    raise ValueError(f'{torch.get_num_threads()} of {omp}')\n"
+    given = changed(spec, **plugin(tmp_path, code))
+
+    def seen(threads):
+        out = tmp_path / f"{threads}.json"
+        spec = given.model_dump_json()
+        jobs.run("prune", spec, [], out, device="cpu", threads=threads)
+        return json.loads(out.read_text())["reason"]
+
+    assert "2 of 2" in seen(2) and "1 of 1" in seen(1)
+    monkeypatch.delenv(warm.VARIABLE)
+    assert "2 of 2" in seen(2)
+
+
 def test_a_kill_is_a_reason_and_the_next_job_runs(warmed, spec, tmp_path):
     code = "import os, signal\ndef prune(m, c): os.kill(os.getpid(), signal.SIGKILL)"
     killed = run(changed(spec, **plugin(tmp_path, code)), tmp_path / "killed.json")

@@ -14,15 +14,17 @@ rule prune:
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
-        mem_mb=MEM_MB,
+        mem_mb=asked("prune", "memory", MEM_MB),
+        runtime=asked("prune", "runtime", 0),
+        limit_mb=asked("prune", "memory_limit", MEM_MB),
         device=DEVICE,
-        timeout_s=TIMEOUT_S,
+        timeout_s=asked("prune", "time_limit", TIMEOUT_S),
     params:
         spec=lambda wildcards: specs.prune_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench prune {input.matched} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --memory {resources.limit_mb} 2> {log}"
 
 
 rule recover:
@@ -37,15 +39,17 @@ rule recover:
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
-        mem_mb=MEM_MB,
+        mem_mb=asked("recover", "memory", MEM_MB),
+        runtime=asked("recover", "runtime", 0),
+        limit_mb=asked("recover", "memory_limit", MEM_MB),
         device=DEVICE,
-        timeout_s=TIMEOUT_S,
+        timeout_s=asked("recover", "time_limit", TIMEOUT_S),
     params:
         spec=lambda wildcards: specs.recover_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench recover {input.stage} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --memory {resources.limit_mb} 2> {log}"
 
 
 rule evaluate:
@@ -60,15 +64,17 @@ rule evaluate:
     threads: THREADS
     resources:
         gpu=1 if GPUS else 0,
-        mem_mb=MEM_MB,
+        mem_mb=asked("evaluate", "memory", MEM_MB),
+        runtime=asked("evaluate", "runtime", 0),
+        limit_mb=asked("evaluate", "memory_limit", MEM_MB),
         device=DEVICE,
-        timeout_s=TIMEOUT_S,
+        timeout_s=asked("evaluate", "time_limit", TIMEOUT_S),
     params:
         spec=lambda wildcards: specs.evaluate_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench evaluate {input.stage} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --memory {resources.limit_mb} 2> {log}"
 
 
 # On a CPU these jobs take all cores, on a GPU the GPU: nothing else runs beside what is timed.
@@ -80,15 +86,17 @@ rule step:
     threads: alone_on_its_device
     resources:
         gpu=1 if GPUS else 0,
-        mem_mb=MEM_MB,
+        mem_mb=asked("step", "memory", MEM_MB),
+        runtime=asked("step", "runtime", 0),
+        limit_mb=asked("step", "memory_limit", MEM_MB),
         device=DEVICE,
-        timeout_s=TIMEOUT_S,
+        timeout_s=asked("step", "time_limit", TIMEOUT_S),
     params:
         spec=lambda wildcards: specs.step_spec(campaign, cell_of(wildcards)).model_dump_json(),
     shell:
         "prunebench step --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --memory {resources.limit_mb} 2> {log}"
 
 
 rule profile:
@@ -101,12 +109,14 @@ rule profile:
     threads: alone_on_its_device
     resources:
         gpu=1 if GPUS else 0,
-        mem_mb=MEM_MB,
+        mem_mb=asked("profile", "memory", MEM_MB),
+        runtime=asked("profile", "runtime", 0),
+        limit_mb=asked("profile", "memory_limit", MEM_MB),
         device=DEVICE,
-        timeout_s=TIMEOUT_S,
+        timeout_s=asked("profile", "time_limit", TIMEOUT_S),
     params:
         spec=lambda wildcards: specs.profile_spec(campaign, wildcards.model).model_dump_json(),
     shell:
         "prunebench profile {input} --spec {params.spec:q} --out {output}"
         " --device {resources.device} --threads {threads} --timeout {resources.timeout_s}"
-        " --memory {resources.mem_mb} 2> {log}"
+        " --memory {resources.limit_mb} 2> {log}"

@@ -19,6 +19,31 @@ CELL = OUT.cell_pattern()
 
 
 @cache
+def needs():
+    """What a cluster is asked for; None on one machine, where the campaign's own limits hold."""
+    from prunebench.estimate import needs as estimated
+
+    if workflow.local_exec or not workflow.is_main_process:
+        return estimated.announced()
+    tries = 1 + workflow.execution_settings.retries
+    found = estimated.needs(campaign, device=DEVICE, tries=tries)
+    found.announce()
+    return found
+
+
+def asked(rule, of, here):
+    """A resource of a rule: `of` what a cluster is asked for, or what holds `here`."""
+
+    def value(wildcards, attempt):
+        if (found := needs()) is None:
+            return here
+        label = getattr(wildcards, "label", "")
+        return getattr(found, of)(f"{rule}/{wildcards.model}/{label}", attempt)
+
+    return value
+
+
+@cache
 def plan():
     """What is to be run; decided once, when Snakemake asks for the first job's inputs.
 
@@ -50,7 +75,7 @@ def due(path, *inputs):
 
 
 def alone_on_its_device(wildcards):
-    return THREADS if GPUS else workflow.cores
+    return workflow.cores if not GPUS and needs() is None else THREADS
 
 
 def cell_of(wildcards):

@@ -1,6 +1,11 @@
 # Records and tables, and the exit status: a failed cell is a row, and the call says so.
 
 
+# An exit status needs no job of a cluster.
+localrules:
+    failures,
+
+
 # Text that is evaluated on must not have been trained on: looked for once for all cells.
 rule leak:
     input:
