@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from prunebench.plugins.description import Plugin
 from prunebench.plugins.passes import forward_passes
 from prunebench.pruning.selection import TOLERANCE
-from prunebench.testing.trials import CALIBRATION, MEMORY_MB, SECONDS, TOKENS, Trial
+from prunebench.testing.trials import CALIBRATION, EXAMPLE, MEMORY_MB, SECONDS, TOKENS, Trial
 from prunebench.untyped import Json
 
 Problem = tuple[str, str]
@@ -166,6 +166,7 @@ def _cost(trial: Trial, plugin: Plugin) -> Iterator[Problem]:
         )
     drawn = sum(text["samples"] * text["length"] for text in trial.result["calibration"])
     allowed = plugin.trial.get("tokens", TOKENS) + max(drawn, CALIBRATION.samples)
+    allowed += _scored(plugin)
     if plugin.tunes_itself and seen["learnt"] > SLACK * allowed:
         yield (
             "budget",
@@ -183,6 +184,13 @@ def _planned(plugin: Plugin) -> float | None:
     params = plugin.params(plugin.trial.get("params", {}), where="trial.params")
     text = CALIBRATION.samples * CALIBRATION.length
     return text * forward_passes(plugin.passes, params, CALIBRATION.samples)
+
+
+def _scored(plugin: Plugin) -> float:
+    """Tokens of tuning examples that its description says are scored before it tunes."""
+    params = plugin.params(plugin.trial.get("params", {}), where="trial.params")
+    own = [one for one in plugin.passes or () if one.tuning]
+    return sum(one.backward * one.count(params) * (one.samples or 0) * EXAMPLE for one in own)
 
 
 def paired(trials: Sequence[Trial]) -> bool:

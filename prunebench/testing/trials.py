@@ -36,7 +36,8 @@ MODELS: Mapping[str, Json] = {
 """Configurations of the models that every method is tried on; what each stands for is its name."""
 SHARES = (0.1, 0.3, 0.5)
 """Of the decoder blocks' parameters, which leave."""
-TOKENS = 1900
+TOKENS, EXAMPLE = 1900, 192
+"""Tuning tokens of a trial, and the most that an example has."""
 CALIBRATION = Calibration(corpus=("newswire",), samples=4, length=32)
 SECONDS, MEMORY_MB = 60.0, 1000.0
 """What a trial may take where method.yaml says nothing. Memory is beyond what was held before."""
@@ -137,7 +138,7 @@ def _spec(
     recovery = Recovery(
         {
             "instructions": "alpaca", "tokens": plugin.trial.get("tokens", TOKENS), "batch": 2,
-            "micro_batch": 2, "length": 192, "dropout": 0.0, "rank": 2, "targets": "auto",
+            "micro_batch": 2, "length": EXAMPLE, "dropout": 0.0, "rank": 2, "targets": "auto",
             "learning_rate": 1e-3, "log_every": 1,
         }
     )  # fmt: skip

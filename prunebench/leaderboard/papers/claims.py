@@ -120,8 +120,10 @@ class _Evidence:
         known = [found for found in gaps if found is not None]
         if len(known) < len(common):
             return None
-        ends = [fmean(getattr(gap, end) for gap in known) for end in ("value", "low", "high")]
-        return Gap(*ends, known[0].interval)
+        value, low, high = (
+            fmean(getattr(g, end) for g in known) for end in ("value", "low", "high")
+        )
+        return Gap(value, low, high, known[0].interval)
 
 
 def judge_claims(
