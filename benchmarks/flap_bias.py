@@ -96,9 +96,9 @@ class Trial:
 
     def on_the_pruned_path(self, decision: Any, names: Sequence[str]) -> dict[str, Any]:
         """Means of what enters each consumer when all before it is pruned and has its bias."""
+        from prunebench import Decision
         from prunebench.pruning.signals import signals
         from prunebench.pruning.surgery import masked
-        from prunebench import Decision
 
         means: dict[str, Any] = {}
         order = sorted(names, key=lambda name: (self.structures[name].layer, name))

@@ -120,7 +120,9 @@ def compared(method: str, first: Scored, second: Scored) -> list[Any]:
     leave = shared = expected = 0.0
     for name in cut:
         units = len(first.scores[name])
-        gone = [set(range(units)) - set(one.keep.get(name, range(units))) for one in (first, second)]
+        gone = [
+            set(range(units)) - set(one.keep.get(name, range(units))) for one in (first, second)
+        ]
         leave += len(gone[0])
         shared += len(gone[0] & gone[1])
         expected += len(gone[0]) * len(gone[1]) / units

@@ -140,14 +140,21 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     command.add_argument("out", type=Path, help="folder to write; one that is there is kept")
     command.set_defaults(run=_fetch)
 
-    command = commands.add_parser("export", help="rewrite a pruned model for stock loaders")
+    command = commands.add_parser("export", help="rewrite a model for stock loaders or llama.cpp")
     command.add_argument("folder", type=Path, help="a pruned model, such as <cell>/model")
-    command.add_argument("out", type=Path, help="folder to write")
+    command.add_argument("out", type=Path, help="folder or GGUF file to write")
+    how = command.add_mutually_exclusive_group(required=True)
+    how.add_argument("--for", dest="engine", choices=["gguf"], help="gguf: a file for llama.cpp")
     command.add_argument(
+        "--type",
+        default="f32",
+        choices=["f32", "f16", "bf16", "q8_0"],
+        help="of a GGUF file's matrices; default f32",
+    )
+    how.add_argument(
         "--uniform",
         nargs="?",
         const="pad",
-        required=True,
         choices=["pad", "cut"],
         help="pad (default): zero units up to the largest layer, the same function; "
         "cut: down to the smallest layer, a smaller and other model",
@@ -255,9 +262,14 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from prunebench.models.gguf_export import export_gguf
     from prunebench.models.uniform import export_uniform
 
-    for line in export_uniform(options.folder, options.out, how=options.uniform).lines():
+    if options.engine == "gguf":
+        lines = export_gguf(options.folder, options.out, kind=options.type).lines()
+    else:
+        lines = export_uniform(options.folder, options.out, how=options.uniform).lines()
+    for line in lines:
         print(line)
 
 
