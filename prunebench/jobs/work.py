@@ -21,7 +21,7 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
-from prunebench.errors import PrunebenchError, Unsupported, describe_error
+from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
 from prunebench.jobs.limits import obey
 from prunebench.record import digests, stage_forms, stages
@@ -68,9 +68,14 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--device", required=True)
     arguments = parser.parse_args()
-    spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
     obey(arguments.device)
+    raw = json.loads(arguments.spec)
+    try:
+        spec = checked(form, raw, where="--spec")
+    except Invalid as error:
+        put(io.out, {"status": "failed", "reason": str(error), "spec": raw})
+        return
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
     put(io.out, {**result, "timing": timing})
