@@ -1,82 +1,157 @@
-"""Harm a finished campaign in every way we know, mend it as a user would, and compare.
+"""Harm a campaign in every way we know, mend it as a user would, and compare.
 
-    python benchmarks/faults.py [--only WORDS] [--markdown]
+    python benchmarks/faults.py [--only WORDS] [--write docs/reliability.md]
 
-Each fault starts from the folder of an undisturbed run of a tiny campaign. Then the same call is
-made again, after `prunebench retry` where cells failed, and decisions and digits are compared with
-those of the undisturbed run. The faults and the campaign are those of tests/faults. Ends with
-status 1 where one number differs, or where a state cannot be left.
+Each fault starts from the folder of an undisturbed run of a tiny campaign, in a process of its own.
+Then the same call is made again, after `prunebench retry` where cells failed, and decisions and
+digits are compared with those of the undisturbed run. The faults and the campaign are those of
+tests/faults. Ends with status 1 where one number differs, or where a state cannot be left.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import logging
 import os
+import platform
 import shutil
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fault_trial import Trial
+    from faults import Fault
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path[:0] = [str(TESTS / "faults"), str(TESTS)]
+sys.path[:0] = [str(TESTS / "faults"), str(TESTS), str(TESTS.parent)]
+BEGIN, END = "<!-- table: python benchmarks/faults.py --write FILE -->", "<!-- end of table -->"
+PACKAGES = ("torch", "transformers", "peft", "safetensors")
+DISK_MIB = 8
+Row = tuple[str, str, str, str, str]
 
 
 def main() -> int:
     """Try the faults and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="words of the faults to try")
-    parser.add_argument("--markdown", action="store_true", help="rows as docs/reliability.md has")
+    parser.add_argument("--write", type=Path, help="document whose table is written anew")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    import conftest
-    import fault_trial
-    from faults import faults
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    wanted = [fault for fault in faults() if options.only in fault.id]
-    lost, kinds = [], Counter(fault.kind for fault in wanted)
+    wanted = [fault for fault in all_faults() if options.only in fault.id]
+    start_s, rows = time.perf_counter(), list[Row]()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.environ["PRUNEBENCH_CACHE"] = str(root / "cache")
-        start_s = time.perf_counter()
-        base = root / "base"
-        numbers = fault_trial.undisturbed(base, conftest.tokenizer.__wrapped__())
+        numbers = in_a_process(lambda: undisturbed(root / "base"))
         for number, fault in enumerate(wanted):
-            place = root / str(number)
-            trial = fault_trial.attempt(fault, base, place, numbers)
-            print(_row(trial) if options.markdown else _line(trial), flush=True)
-            lost += [] if trial.held else [fault.id]
-            os.chdir(root)
-            shutil.rmtree(place)
-    spent = time.perf_counter() - start_s
-    print(f"\n{len(wanted)} faults of {len(kinds)} kinds, {len(lost)} lost, {spent:.0f} s")
+            row = tried(fault, root / "base", root / str(number), numbers)
+            rows.append(row)
+            print(" | ".join(row), flush=True)
+            shutil.rmtree(root / str(number), ignore_errors=True)
+    lost = [row for row in rows if row[4] not in ("same digits", "not tried: no namespaces")]
+    kinds = Counter(row[0] for row in rows)
+    summary = f"{len(rows)} faults of {len(kinds)} kinds, {len(lost)} lost"
+    print(f"\n{summary}, {time.perf_counter() - start_s:.0f} s")
+    if options.write:
+        write(options.write, rows, summary)
     return 1 if lost else 0
 
 
-def _line(trial: Trial) -> str:
-    held = "held" if trial.held else f"LOST (expected {trial.fault.cure})"
-    return f"{held}: {' | '.join(_cells(trial))}"
+def all_faults() -> list[Fault]:
+    """Those of a finished campaign and those that strike a process at work."""
+    import faults
+    import real_faults
+
+    return [*faults.faults(), *real_faults.faults()]
 
 
-def _row(trial: Trial) -> str:
-    return f"| {' | '.join(_cells(trial))} |"
+def undisturbed(base: Path) -> object:
+    """Run the campaign; its numbers."""
+    import conftest
+    import fault_trial
+
+    return fault_trial.undisturbed(base, conftest.tokenizer.__wrapped__())
 
 
-def _cells(trial: Trial) -> list[str]:
-    fault, ran = trial.fault, trial.ran
-    jobs = ", ".join(f"{count} {rule}" for rule, count in ran.items()) or "none"
-    same = "same digits" if trial.same else "DIFFERS"
-    return [fault.kind, fault.name, trial.cure, jobs, same]
+def tried(fault: Fault, base: Path, place: Path, numbers: object) -> Row:
+    """A row of the table: kind, fault, what mended it, jobs that ran again, how it ended."""
+    import fault_trial
+    from injected import on_small_disk
+
+    def work() -> list[str]:
+        place.mkdir()
+        if fault.small_disk and not on_small_disk(place, DISK_MIB):
+            return ["-", "-", "not tried: no namespaces"]
+        trial = fault_trial.attempt(fault, base, place, numbers)
+        jobs = ", ".join(f"{count} {rule}" for rule, count in trial.ran.items()) or "none"
+        end = "same digits" if trial.same else "DIFFERS"
+        return [trial.cure, jobs, end if trial.held or not trial.same else f"BY {trial.cure}"]
+
+    found = in_a_process(work)
+    cure, jobs, end = found if isinstance(found, list) else ("-", "-", f"ERROR: {found}")
+    return fault.kind, fault.name, cure, jobs, end
+
+
+def in_a_process(work: Callable[[], object]) -> object:
+    """What some work returns that is done in a fork: this process itself never computes."""
+    _import_all()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            found = work()
+        except BaseException as error:
+            traceback.print_exc()
+            found = f"{type(error).__name__}: {error}"
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(found, pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return json.loads(text) if text else f"the process ended with {status}"
+
+
+def _import_all() -> None:
+    """Whatever a call needs, once."""
+    import fault_campaign  # noqa: F401
+    import peft  # noqa: F401
+    from transformers import LlamaForCausalLM, Trainer  # noqa: F401
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+
+
+def write(document: Path, rows: list[Row], summary: str) -> None:
+    """Put the table into a document, between its marks."""
+    text = document.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    if not after:
+        sys.exit(f"{document}: expected the lines {BEGIN} and {END}")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    today = datetime.datetime.now(datetime.UTC).date()
+    python = f"Python {platform.python_version()} on {platform.system()}"
+    lines = [
+        f"{summary}. Made on {today} with {python}, {versions}.",
+        "",
+        "| kind | fault | mended by | jobs that ran again | end |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows),
+    ]
+    table = "\n".join(lines)
+    document.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
