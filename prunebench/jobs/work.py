@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
+from prunebench.disk import why_full
 from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
 from prunebench.jobs.limits import obey
@@ -82,7 +84,12 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
 
 
 def put(out: Path, result: Json) -> None:
-    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
+    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one.
+
+    A work folder in which nothing was left goes.
+    """
+    with suppress(OSError):
+        CellPaths(out.parent).work(out.stem).rmdir()
     try:
         stages.write(out, result)
     except PrunebenchError as error:
@@ -110,7 +117,7 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
         return {"status": "failed", "reason": str(error), **echo}
     except Exception as error:  # whatever a plugin does must end as a row with its reason
         traceback.print_exc(file=sys.stderr)
-        return {"status": "failed", "reason": describe_error(error), **echo}
+        return {"status": "failed", "reason": why_full(error) or describe_error(error), **echo}
 
 
 def read_stage(path: Path) -> Json:
