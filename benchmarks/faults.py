@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import json
 import logging
 import os
@@ -24,10 +25,11 @@ import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from faults import Fault
@@ -57,17 +59,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.environ["PRUNEBENCH_CACHE"] = str(root / "cache")
-        numbers = finished(started(lambda: undisturbed(root / "base")))
+        numbers, modules = finished(started(lambda: undisturbed(root / "base")))
+        for name in modules:  # once, and not in every process
+            with suppress(Exception):
+                importlib.import_module(name)
         for number, fault in enumerate([*wanted, *[None] * options.jobs]):
             if len(queue) == options.jobs or (fault is None and queue):
                 rows.append(row_of(wanted[len(rows)], finished(queue.popleft())))
                 print(" | ".join(rows[-1]), flush=True)
+                if options.write:
+                    write(options.write, rows[-1:])
             if fault is not None:
                 trial = partial(tried, fault, root / "base", root / str(number), numbers)
                 queue.append(started(trial))
     print(f"\n{summary(rows)}, {time.perf_counter() - start_s:.0f} s")
-    if options.write:
-        write(options.write, rows)
     return 1 if lost(rows) else 0
 
 
@@ -90,12 +95,13 @@ def all_faults() -> list[Fault]:
     return [*faults.faults(), *real_faults.faults()]
 
 
-def undisturbed(base: Path) -> object:
-    """Run the campaign; its numbers."""
+def undisturbed(base: Path) -> tuple[object, list[str]]:
+    """Run the campaign; its numbers, and the modules that it took."""
     import conftest
     import fault_trial
 
-    return fault_trial.undisturbed(base, conftest.tokenizer.__wrapped__())
+    numbers = fault_trial.undisturbed(base, conftest.tokenizer.__wrapped__())
+    return numbers, [name for name in sys.modules if name != "__main__"]
 
 
 def tried(fault: Fault, base: Path, place: Path, numbers: object) -> list[str]:
@@ -140,7 +146,7 @@ def started(work: Callable[[], object]) -> Started:
     os._exit(0)
 
 
-def finished(started: Started) -> object:
+def finished(started: Started) -> Any:
     """What that work returned, or how it ended without."""
     child, reading = started
     with os.fdopen(reading) as pipe:

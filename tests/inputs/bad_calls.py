@@ -43,7 +43,7 @@ CALLS = """
 1 show list.json: expected a JSON object | 1 show object.json: schema_version | 2 show: CELL
 1 show deep.json: nested | 1 show nan.json: NaN | 1 show newer.json: newer prunebench
 1 show edited.json: changed after | 1 show unsealed.json: checksum | 1 show alien.json: missing
-1 compare nowhere done: no campaign.yaml | 1 compare done good.yaml: no campaign.yaml
+1 compare nowhere done: no campaign.yaml | 1 compare good.yaml done: no campaign.yaml
 1 compare folder folder: no campaign.yaml | 2 compare done: required
 1 import nowhere.gguf out: no such file | 1 import folder out: no such file | 2 import x: required
 1 import empty.gguf out: not a GGUF | 1 import binary.gguf out: not a GGUF
@@ -98,7 +98,7 @@ CALLS = """
 2 step --spec {} --out out --memory -1: from 0
 2 profile x --spec {} --out out --timeout -1: from 0
 2 prune --spec {} --out out --device tpu: choice
-1 world --out good.yaml/x: exists | 2 world: --out | 1 leak done: no such file
+2 world: --out | 1 leak done: no such file
 """
 
 

@@ -35,7 +35,7 @@ RECORDS = [
     for place in ("dense/0/seed0", "random+lora/0.5/seed1", "pat/0.5/seed0")
 ]
 FEW = settings(
-    max_examples=25, derandomize=True, deadline=None, database=None,
+    max_examples=12, derandomize=True, deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 MANY = settings(FEW, max_examples=4000, derandomize=False)
