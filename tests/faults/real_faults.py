@@ -203,7 +203,7 @@ def killed_tuning() -> Path:
     """Kill a tuning after its first checkpoint; the checkpoint's folder."""
     untuned()
     struck(signal.SIGKILL, "complete.json", after=True)
-    [folder] = (TUNED / "recover.work").glob("checkpoint-*")
+    [folder] = TUNED.rglob("checkpoint-*")
     return folder
 
 
