@@ -6,13 +6,23 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from prunebench import __version__
-from prunebench.errors import PrunebenchError
+from prunebench.arguments import (
+    Parser,
+    complain,
+    give_up_stdout,
+    of_os,
+    positive,
+    speak_plainly,
+    whole,
+)
+from prunebench.errors import Invalid, PrunebenchError
 from prunebench.untyped import Json
 
 CLAIMS = Path("config") / "h100.yaml"
@@ -20,19 +30,26 @@ CLAIMS = Path("config") / "h100.yaml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; a known error is one line on stderr and exit status 1."""
-    options = _parser().parse_args(arguments)
+    speak_plainly()
     try:
-        return options.run(options) or 0
+        options = _parser().parse_args(arguments)
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
     except PrunebenchError as error:
-        print(f"prunebench: {error}", file=sys.stderr)
-        return 1
+        complain(str(error))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        give_up_stdout()
+    except OSError as error:  # a disk, a file or a folder, not a mistake of the program's
+        give_up_stdout()
+        complain(of_os(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prunebench", description="Benchmark of structured pruning of large language models."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -95,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_authors_tools(commands: argparse._SubParsersAction[Parser]) -> None:
     """Sub-commands for whoever writes a method or a model family."""
     command = commands.add_parser("list", help="list methods and baselines")
     command.add_argument(
@@ -123,7 +140,7 @@ def _add_authors_tools(commands: argparse._SubParsersAction[argparse.ArgumentPar
     command.set_defaults(run=_check_family)
 
 
-def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_checkpoint_tools(commands: argparse._SubParsersAction[Parser]) -> None:
     """Sub-commands that plan for checkpoints or rewrite them."""
     command = commands.add_parser("convert", help="make a stock folder of a Baichuan-7B checkpoint")
     command.add_argument("source", type=Path, help="checkpoint folder with safetensors")
@@ -171,14 +188,14 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     )
     command.add_argument(
         "--example-tokens",
-        type=int,
+        type=whole(1),
         default=150,
         help="mean tokens of a tuning example, where epochs and no token budget are given",
     )
     command.set_defaults(run=_plan)
 
 
-def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_jobs(commands: argparse._SubParsersAction[Parser]) -> None:
     """Sub-commands of the workflow's rules."""
     for kind, inputs, text in (
         ("prune", "*", "prune one cell"),
@@ -192,9 +209,9 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         command.add_argument("--spec", required=True, help="the job's input: JSON, or its file")
         command.add_argument("--out", required=True, type=Path, help="result file")
         command.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-        command.add_argument("--threads", type=int, default=1)
-        command.add_argument("--timeout", type=int, default=0, help="seconds; 0: none")
-        command.add_argument("--memory", type=int, default=0, help="MB of the host; 0: no limit")
+        command.add_argument("--threads", type=whole(1), default=1)
+        command.add_argument("--timeout", type=whole(0), default=0, help="seconds; 0: none")
+        command.add_argument("--memory", type=whole(0), default=0, help="MB; 0: no limit")
         command.set_defaults(run=_job, kind=kind)
 
     command = commands.add_parser("world", help="job: write the demo's corpora and tasks")
@@ -206,8 +223,8 @@ def _add_jobs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     origin.add_argument("--world", type=Path, help="the demo's world: its model, on the CPU")
     origin.add_argument("--recipe", type=Path, help="config/pretrain.yaml, or another recipe")
     command.add_argument("--out", required=True, type=Path, help="folder; <folder>.json is last")
-    command.add_argument("--threads", type=int, help="default: 2 with --world, else all cores")
-    command.add_argument("--minutes", type=float, help="recipe: another budget")
+    command.add_argument("--threads", type=whole(1), help="default: 2 with --world, else all cores")
+    command.add_argument("--minutes", type=positive, help="recipe: another budget")
     command.add_argument("--device", choices=["cpu", "cuda"], help="recipe: default a GPU if any")
     command.set_defaults(run=_pretrain)
 
@@ -236,7 +253,18 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _text_or_file(spec: str) -> str:
-    return spec if spec.lstrip().startswith("{") else Path(spec).read_text(encoding="utf-8")
+    """A job's input. Raises Invalid for what is no JSON object of finite numbers."""
+    from prunebench.files import check_plain, read_text
+
+    text = spec if spec.lstrip().startswith("{") else read_text(Path(spec))
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"--spec: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Invalid(f"--spec: expected a JSON object, got {type(found).__name__}")
+    check_plain(found, "--spec")
+    return text
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -307,24 +335,26 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _pretrain_on_text(options: argparse.Namespace) -> Json:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    import torch
-
     from prunebench.pretraining import pretrain, read_recipe
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return pretrain(
-        read_recipe(options.recipe, minutes=options.minutes), options.out, device=device
-    )
+    recipe = read_recipe(options.recipe, minutes=options.minutes)
+    return pretrain(recipe, options.out, device=_device(options.device))
 
 
 def _claims(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    import torch
-
     from prunebench.one_process import run
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    print(run(options.config, options.out, device=device))
+    print(run(options.config, options.out, device=_device(options.device)))
+
+
+def _device(given: str | None) -> str:
+    """The device that was asked for, or the best there is. Raises Invalid where it is not here."""
+    import torch
+
+    if given == "cuda" and not torch.cuda.is_available():
+        raise Invalid("--device cuda: no GPU is visible here")
+    return given or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
@@ -454,14 +484,21 @@ def _new(options: argparse.Namespace) -> None:
 def _check_method(options: argparse.Namespace) -> int:
     from prunebench.testing import check_method
 
+    _check_folder(options.folder)
     found = check_method(options.folder)
     print(found.text())
     return 0 if found.passed else 1
 
 
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Invalid(f"{folder}: {'expected a folder' if folder.exists() else 'no such folder'}")
+
+
 def _check_family(options: argparse.Namespace) -> int:
     from prunebench.testing import check_family
 
+    _check_folder(options.folder)
     problems, cases = check_family(options.folder)
     print(f"{options.folder.name}: {cases} cases, {len(problems)} problems")
     for problem in problems:

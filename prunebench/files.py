@@ -145,7 +145,7 @@ def _loader() -> Foreign:
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass
 
-    whole = re.compile(f"^{NUMBER.pattern}$")
+    whole = re.compile(f"^{NUMBER.pattern}\\Z")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", whole, list("-+.0123456789"))
     return Loader
 
@@ -180,6 +180,13 @@ def json_lines(path: Path) -> list[tuple[int, Foreign]]:
     if not parsed:
         raise Invalid(f"{path}: expected one JSON object per line, found none")
     return parsed
+
+
+def stays_inside(name: object) -> bool:
+    """Whether a path that a file names stays below that file's folder."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return False
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def sha256(path: Path) -> str:

@@ -13,23 +13,25 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from prunebench.errors import Invalid
 from prunebench.untyped import Call, Foreign
 
 SHARED = "shared"
+TOLD = ("README*", "*.md", "paper.yaml", "LICENSE*", "test_*", ".*")
+"""Files of a folder that only people, tests and tables read."""
 
 
 def digest(folder: Path, *others: str) -> str:
-    """SHA-256 over the code of a folder, the shared code that it imports, and files named `others`.
+    """SHA-256 over the code and data of a folder, and over the shared code that it imports.
 
-    Tests (`test_*.py`) do not count.
+    others  names that count whatever TOLD says; tests, papers and READMEs do not
     """
     parts = hashlib.sha256()
-    own = set(_modules(folder))
     for path in sorted(folder.rglob("*")):
-        if path in own or (path.name in others and path.is_file()):
+        if path.is_file() and (path.name in others or _is_read(path.relative_to(folder))):
             parts.update(str(path.relative_to(folder)).encode() + b"\0")
             parts.update(path.read_bytes() + b"\0")
     for path in shared_files(folder):
@@ -103,6 +105,12 @@ def _import(name: str, path: Path, search: list[str] | None) -> Foreign:
     sys.modules[name] = module
     found.loader.exec_module(module)
     return module
+
+
+def _is_read(path: Path) -> bool:
+    """Whether code may read this file when it runs; `path` within its folder."""
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return not hidden and not any(fnmatch(path.name, pattern) for pattern in TOLD)
 
 
 def _modules(folder: Path) -> list[Path]:

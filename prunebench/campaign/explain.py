@@ -43,7 +43,7 @@ def _key(location: Sequence[int | str]) -> str:
     for part in location:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif KEY.fullmatch(part) and not (key.startswith("perplexity[") and key.endswith("]")):
+        elif KEY.fullmatch(part):  # not of `<name>`, a branch of a union
             key += f".{part}" if key else part
     return key
 

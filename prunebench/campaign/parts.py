@@ -222,8 +222,8 @@ class PerplexityEntry(Part):
 
 
 PerplexityItem = Annotated[
-    Annotated[Text, Tag("name")] | Annotated[PerplexityEntry, Tag("entry")],
-    Discriminator(lambda value: "name" if isinstance(value, str) else "entry"),
+    Annotated[Text, Tag("<name>")] | Annotated[PerplexityEntry, Tag("<entry>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<entry>"),
 ]
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
 from prunebench.campaign.paths import CellPaths
-from prunebench.errors import PrunebenchError, Unsupported, describe_error
+from prunebench.disk import why_full
+from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
 from prunebench.jobs.limits import obey
 from prunebench.record import digests, stage_forms, stages
@@ -68,16 +70,26 @@ def main(work: Work[Spec], form: type[Spec], *, inputs: int | str) -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--device", required=True)
     arguments = parser.parse_args()
-    spec = checked(form, json.loads(arguments.spec), where="--spec")
     io = JobIO(arguments.out, arguments.device, tuple(arguments.inputs))
     obey(arguments.device)
+    raw = json.loads(arguments.spec)
+    try:
+        spec = checked(form, raw, where="--spec")
+    except Invalid as error:
+        put(io.out, {"status": "failed", "reason": str(error), "spec": raw})
+        return
     result = attempt(work, spec, io)
     timing = {"job_s": time.monotonic() - begun, **result.pop("timing", {})}
     put(io.out, {**result, "timing": timing})
 
 
 def put(out: Path, result: Json) -> None:
-    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one."""
+    """Write a job's result; what JSON has no form for (a plugin's notes) makes it a failed one.
+
+    A work folder in which nothing was left goes.
+    """
+    with suppress(OSError):
+        CellPaths(out.parent).work(out.stem).rmdir()
     try:
         stages.write(out, result)
     except PrunebenchError as error:
@@ -105,7 +117,7 @@ def attempt(work: Work[Spec], spec: Spec, io: JobIO) -> Json:
         return {"status": "failed", "reason": str(error), **echo}
     except Exception as error:  # whatever a plugin does must end as a row with its reason
         traceback.print_exc(file=sys.stderr)
-        return {"status": "failed", "reason": describe_error(error), **echo}
+        return {"status": "failed", "reason": why_full(error) or describe_error(error), **echo}
 
 
 def read_stage(path: Path) -> Json:

@@ -45,9 +45,9 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise Invalid(f"model {folder}: expected a Hugging Face folder, found no config.json")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if found := config.get("quantization_config"):
-        how = found.get("quant_method", "a method without a name")
+    if found := read_object(folder / "config.json").get("quantization_config"):
+        how = found.get("quant_method") if isinstance(found, dict) else None
+        how = how or "a method without a name"
         raise Invalid(f"model {folder}: its weights are quantised ({how}); expected plain ones")
     for path in weight_files(folder):
         if not path.is_file():
@@ -65,8 +65,28 @@ def weight_files(folder: Path) -> list[Path]:
         what = "only pickled weights" if pickled else "no safetensors weights"
         how = "; docs/paper-reproduction.md says how to convert them" if pickled else ""
         raise Invalid(f"model {folder}: expected safetensors, found {what}{how}")
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(names))]
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(_is_plain_name(name) for name in names.values()):
+        raise Invalid(f"{index}: weight_map: expected names of tensors with files beside it")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def read_object(path: Path) -> JsonMap:
+    """A JSON object of a model's folder. Raises Invalid, naming the file, for anything else."""
+    try:
+        found: object = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"{path}: not valid JSON: {error}") from None
+    except OSError as error:
+        raise Invalid(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(found, dict):
+        raise Invalid(f"{path}: expected an object, got {type(found).__name__}")
+    return found
+
+
+def _is_plain_name(name: object) -> bool:
+    """Of a file in this folder: a checkpoint must not name files outside."""
+    return isinstance(name, str) and name == Path(name).name
 
 
 def shapes_in(files: Iterable[Path]) -> dict[str, Shape]:

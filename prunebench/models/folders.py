@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunebench.disk import check_room
 from prunebench.errors import Invalid
 from prunebench.files import joined, sha256
 from prunebench.models.checks import (
@@ -89,7 +90,9 @@ def save(
     origin    for a model that was made from a saved one: what was done to it, kept there too
 
     Returns who can load it: "transformers" (stock `from_pretrained`) or "prunebench" (`load`).
+    Raises Failure, with how much is missing, where the disk has no room for the weights.
     """
+    check_room(folder, sum(p.numel() * p.element_size() for p in model.parameters()))
     with whole_folder(folder) as draft:
         stock, unlike = _save_config_and_weights(model, draft, uniform=uniform)
         tokenizer.save_pretrained(draft)

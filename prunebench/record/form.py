@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
+from prunebench.files import stays_inside
 from prunebench.record.measured import (
     CostPart,
     MaybeStep,
@@ -152,6 +153,15 @@ class Verify(Closed):
     )
 
 
+def _inside(path: str) -> str:
+    if not stays_inside(path):
+        raise ValueError("expected a path beside the record")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
 class ExportPart(RecordPart):
     """The saved model."""
 
@@ -159,7 +169,7 @@ class ExportPart(RecordPart):
     loadable_by: Literal["transformers", "prunebench"] = Field(
         description="transformers (stock from_pretrained) or prunebench (models.folders.load)."
     )
-    path: str | None = Field(None, description="Folder of the model beside the record.")
+    path: Inside | None = Field(None, description="Folder of the model beside the record.")
 
 
 class LeakOfSet(RecordPart):

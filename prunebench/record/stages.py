@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prunebench.errors import Invalid
+from prunebench.files import stays_inside
 from prunebench.record import digests
 from prunebench.record.explain import short
 from prunebench.untyped import Json, JsonMap
@@ -52,6 +53,8 @@ def read(path: Path) -> Json:
     for key in ("spec", "read", "written"):
         if not isinstance(result.get(key, {}), dict):
             raise Invalid(f"{path}: {key}: expected an object, got {short(result[key])}")
+    if outside := [name for name in result.get("written", {}) if not stays_inside(name)]:
+        raise Invalid(f"{path}: written: {short(outside[0])} is no file beside it; {ADVICE}")
     body = {key: value for key, value in result.items() if key != "checksum"}
     if is_sealed(result) and result["checksum"] != _digest(body):
         raise Invalid(f"{path}: was changed after it was written; {ADVICE}")

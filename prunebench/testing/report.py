@@ -50,6 +50,8 @@ class Report:
         """The report for a terminal: a line, and one for each thing to change."""
         good = len(CHECKS) - len(self.failed)
         lines = [f"{self.name}: {good} of {len(CHECKS)} checks passed, {self.trials} trials"]
+        if not self.trials:
+            lines = [f"{self.name}: could not be tried"]
         for check in self.failed:
             lines.append(f"  ✗ {check}: not so: {CHECKS[check]}")
             found = self.problems[check]

@@ -76,7 +76,7 @@ def test_the_command_says_what_is_wrong(capsys):
     shown = capsys.readouterr().out
     assert "✗ description" in shown and "unknown key 'speed'" in shown
     assert main(["check-method", str(REPOSITORY / "nowhere")]) == 1
-    assert "expected a file method.yaml" in capsys.readouterr().out
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_a_name_that_another_method_has_is_told(tmp_path):

@@ -48,6 +48,7 @@ CAMPAIGN: dict[str, Any] = {
     ],
     "recovery": {
         "text": "newswire", "tokens": 256, "batch": 2, "micro_batch": 2, "length": 32, "rank": 2,
+        "checkpoint_every": 2,
     },
 }  # fmt: skip
 DESCRIPTION = "name: toy\nsummary: A method made by a test.\nkind: method\ndeterministic: true\n"

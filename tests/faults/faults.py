@@ -5,6 +5,7 @@ Each starts from the folder of an undisturbed run. `cure` says what ends with it
     nothing  not even a call: nothing is run again
     call     the same call
     retry    the same call fails and says why; `prunebench retry`, and the same call
+    any      one of these: which one depends on how far the struck call came
 """
 
 from __future__ import annotations
@@ -44,13 +45,17 @@ GARBAGE: dict[str, bytes] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. `ran`: rules of which a job must run in the call that mends it, if that is sure."""
+    """A fault. `ran`: rules of which a job must run in the call that mends it, if that is sure.
+
+    small_disk  whether it needs a file system of its own
+    """
 
     kind: str
     name: str
     do: Callable[[], Any]
     cure: str
     ran: frozenset[str] | None = None
+    small_disk: bool = False
 
     @property
     def id(self) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from prunebench.whole import write_bytes
 
 SCHEMA_VERSION = 1
 ACCURACIES = ("acc", "acc_norm")
+HASHES = ("documents", "prompts", "targets")
+MOST_BYTES = 2**28
+"""Unpacked, of a file: a packed one of a few bytes could fill the memory."""
 
 
 def task_outcomes(
@@ -71,16 +75,54 @@ def write(items: JsonMap, path: Path) -> None:
 
 
 def read(path: Path) -> Json:
-    """Read item outcomes. Raises Invalid, naming the file, when it is not such a file."""
+    """Read item outcomes. Raises Invalid, naming file and key, when it is not such a file."""
     try:
-        items = json.loads(gzip.decompress(path.read_bytes()))
+        with gzip.open(path) as packed:
+            plain = packed.read(MOST_BYTES + 1)
+        if len(plain) > MOST_BYTES:
+            raise Invalid(f"{path}: holds more than {MOST_BYTES >> 20} MiB, as no such file does")
+        items = json.loads(plain)
     except FileNotFoundError as error:
         raise Invalid(f"item outcomes {path} do not exist; evaluate that model first") from error
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise Invalid(f"{path}: not a file of item outcomes ({type(error).__name__})") from error
-    if not isinstance(items, dict) or items.get("schema_version") != SCHEMA_VERSION:
+    version = items.get("schema_version") if isinstance(items, dict) else None
+    if version != SCHEMA_VERSION or type(version) is not int:
         raise Invalid(f"{path}: expected item outcomes of schema version {SCHEMA_VERSION}")
-    return items
+    if not isinstance(tasks := items.get("tasks"), dict):
+        raise Invalid(f"{path}: tasks: expected an object")
+    for name, task in tasks.items():
+        if fault := _fault(task):
+            raise Invalid(f"{path}: tasks.{name}: {fault}")
+    found: Json = items
+    return found
+
+
+def _fault(task: Plain) -> str | None:
+    """What is wrong with a task's outcomes; None where nothing is."""
+    if not isinstance(task, dict):
+        return "expected an object"
+    items, hashes = task.get("items"), task.get("hashes")
+    if type(items) is not int or items < 1:
+        return "items: expected a whole number from 1"
+    if not isinstance(task.get("metric"), str):
+        return "metric: expected a name"
+    if not isinstance(hashes, dict) or not all(isinstance(hashes.get(key), str) for key in HASHES):
+        return f"hashes: expected {', '.join(HASHES)}"
+    for key in (*ACCURACIES, "score"):
+        if (values := task.get(key)) is not None and not _are_values(values, items):
+            return f"{key}: expected a value for each of {items} items"
+    return None
+
+
+def _are_values(values: Plain, items: int) -> bool:
+    if isinstance(values, str):
+        return len(values) == items and set(values) <= {"0", "1"}
+    return (
+        isinstance(values, list)
+        and len(values) == items
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
 
 
 def paired(dense_items: JsonMap | Path, items: JsonMap | Path) -> Json:
@@ -141,7 +183,7 @@ def _pair(name: str, first: JsonMap, second: JsonMap) -> _Pair:
             raise Invalid(
                 f"{name}: cannot compare item by item: {what} differ ({first[key]}, {second[key]})"
             )
-    for key in ("documents", "prompts", "targets"):
+    for key in HASHES:
         if first["hashes"][key] != second["hashes"][key]:
             raise Invalid(
                 f"{name}: cannot compare item by item: the {key} differ (hash "

@@ -89,15 +89,23 @@ def load_suite(name: str | Path) -> Suite:
 
     Raises Invalid, naming file and key, when the suite is unknown or its file is malformed.
     """
-    path = _path_of(str(name))
+    return _load(str(name), ())
+
+
+def _load(name: str, within: tuple[Path, ...]) -> Suite:
+    """within: files that are being read, which must not include themselves."""
+    path = _path_of(name)
+    if path in within:
+        raise Invalid(f"{path}: includes itself, or takes its own entries by `like`")
+    within = (*within, path)
     raw = _read(path)
     entries: dict[str, Task] = {}
-    for other in raw.get("include", []):
-        entries.update({task.name: task for task in load_suite(other).tasks})
+    for other in raw.get("include") or []:
+        entries.update({task.name: task for task in _load(str(other), within).tasks})
     plain: dict[str, Json] = {}
     for position, given in enumerate(raw["tasks"]):
         where = f"{path}: tasks[{position}]"
-        plain_entry = _resolve(given, plain, where)
+        plain_entry = _resolve(given, plain, where, within)
         task = _task(plain_entry, where)
         if task.name in entries:
             raise Invalid(f"{where}.name: task {task.name!r} is listed twice")
@@ -131,10 +139,14 @@ def _read(path: Path) -> Json:
     for key, kind in (("name", str), ("summary", str), ("tasks", list)):
         if not isinstance(raw.get(key), kind):
             raise Invalid(f"{path}: {key}: expected a {kind.__name__}, got {raw.get(key)!r}")
+    if not isinstance(raw.get("include") or [], list):
+        raise Invalid(f"{path}: include: expected names of suites, got {raw['include']!r}")
     return raw
 
 
-def _resolve(given: Plain, siblings: Mapping[str, Json], where: str) -> Json:
+def _resolve(
+    given: Plain, siblings: Mapping[str, Json], where: str, within: tuple[Path, ...]
+) -> Json:
     """Copy the keys of the entry that `like` names: `task` of this file, or `suite:task`."""
     if not isinstance(given, dict):
         raise Invalid(f"{where}: expected a mapping, got {given!r}")
@@ -146,7 +158,7 @@ def _resolve(given: Plain, siblings: Mapping[str, Json], where: str) -> Json:
         return entry
     suite, _, task = str(like).rpartition(":")
     if suite:
-        known = {other.name: _plain(other) for other in load_suite(suite).tasks}
+        known = {other.name: _plain(other) for other in _load(suite, within).tasks}
     else:
         known = dict(siblings)
     if task not in known:
@@ -168,11 +180,14 @@ def _task(entry: JsonMap, where: str) -> Task:
             raise Invalid(f"{where}.{key}: expected a string, got {entry.get(key)!r}")
     name = entry.get("name") or entry["stock"]
     for key, (what, fits) in RULES.items():
-        if entry.get(key) is not None and not fits(entry[key]):
-            raise Invalid(f"{where}.{key}: expected {what}, got {entry[key]!r}")
+        given = name if key == "name" else entry.get(key)
+        if given is not None and not fits(given):
+            raise Invalid(f"{where}.{key}: expected {what}, got {given!r}")
     if entry["stock"].endswith(".yaml") and not isinstance(entry.get("split"), str):
         raise Invalid(f"{where}.split: expected a string, got {entry.get('split')!r}")
-    fields = entry.get("fields", {})
+    fields = entry.get("fields") or {}
+    if not isinstance(fields, dict):
+        raise Invalid(f"{where}.fields: expected paths with rules, got {fields!r}")
     for path, rule in fields.items():
         if not known_rule(rule):
             raise Invalid(f"{where}.fields.{path}: unknown rule {rule!r}")
@@ -206,7 +221,13 @@ def _is_text(value: Plain) -> bool:
 
 def _is_file_name(value: Plain) -> bool:
     """It becomes part of paths: it must not lead out of their folder."""
-    return _is_text(value) and "/" not in value and value.isprintable() and len(value) <= 100
+    plain = _is_text(value) and value == Path(value).name and value != ".."
+    return plain and value.isprintable() and len(value) <= 100
+
+
+def _is_definition(value: Plain) -> bool:
+    """A name, or a file below the folder of definitions."""
+    return _is_text(value) and not Path(value).is_absolute() and ".." not in Path(value).parts
 
 
 def _is_whole(value: Plain, least: int) -> bool:
@@ -217,13 +238,15 @@ def _is_fewshot(value: Plain) -> bool:
     if not isinstance(value, dict) or set(value) - {"split", "seed"}:
         return False
     split, seed = value.get("split"), value.get("seed", 0)
-    return (split is None or _is_text(split)) and _is_whole(seed, 0)
+    return (split is None or _is_file_name(split)) and _is_whole(seed, 0)
 
 
 RULES: Mapping[str, tuple[str, Callable[[Plain], bool]]] = {
     "name": ("a name without / and of at most 100 characters", _is_file_name),
+    "stock": ("a name, or a file below the definitions", _is_definition),
+    "group": ("a name without /", _is_file_name),
     "display": ("a title", _is_text),
-    "split": ("a string", _is_text),
+    "split": ("a string without /", _is_file_name),
     "file": ("a name without / and of at most 100 characters", _is_file_name),
     "filter": ("the name of a filter", _is_text),
     "shots": ("a whole number from 0", lambda value: _is_whole(value, 0)),
