@@ -154,6 +154,17 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[argparse.Argument
     )
     command.set_defaults(run=_export)
 
+    command = commands.add_parser("apply", help="make a pruned model again from its decision")
+    command.add_argument(
+        "decision", type=Path, metavar="DECISION", help="decision.json.gz, or a cell's folder"
+    )
+    command.add_argument("out", type=Path, help="folder to write")
+    command.add_argument(
+        "--model", help="the dense checkpoint: folder or hub id; default: as it was recorded"
+    )
+    command.add_argument("--device", choices=["cuda", "cpu"], default="cpu", help="default cpu")
+    command.set_defaults(run=_apply)
+
     command = commands.add_parser("plan", help="estimate time, memory and disk of a campaign")
     command.add_argument("file", type=Path, help="config/<campaign>.yaml")
     command.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default cuda")
@@ -258,6 +269,14 @@ def _export(options: argparse.Namespace) -> None:
     from prunebench.models.uniform import export_uniform
 
     for line in export_uniform(options.folder, options.out, how=options.uniform).lines():
+        print(line)
+
+
+def _apply(options: argparse.Namespace) -> None:
+    from prunebench.decisions.applying import apply
+
+    given = {"model": options.model, "device": options.device}
+    for line in apply(options.decision, options.out, **given).lines():
         print(line)
 
 

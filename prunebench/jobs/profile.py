@@ -30,6 +30,8 @@ def profile(spec: ProfileSpec, io: JobIO) -> Json:
         except work.Unavailable as error:
             missing[_name(path)] = {"status": error.status, "reason": str(error)}
     changed = [path for path, unchanged in original.items() if not unchanged]
+    for path in changed:
+        work.restored(path, spec.model, io.device)
     sources: dict[str, Callable[[], PreTrainedModel]] = {
         DENSE: lambda: work.load_original(spec.model, io.device)[0]
     }

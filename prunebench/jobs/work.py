@@ -172,7 +172,7 @@ def load_stage(
     from prunebench.models.folders import load
 
     _know_families(model)
-    result = read_stage(path)
+    result = restored(path, model, device)
     stages.check_written(path, result)
     export, folder = result["export"], stage_folder(path)
     if folder is not None:
@@ -185,6 +185,16 @@ def load_stage(
         file = path.parent / export["decision"]
         slice_model(original, Decision.from_json(file.read_text(encoding="utf-8"), where=file))
     return original, tokenizer
+
+
+def restored(path: Path, model: Model, device: str) -> Json:
+    """The result of an earlier job, whose saved model is there again where it was removed."""
+    from prunebench.jobs.decided import bring_back
+
+    result = read_stage(path)
+    if result["export"]["path"] is not None and model.kind != "random":
+        bring_back(path, result, model, original_folder(model), device)
+    return result
 
 
 def stage_folder(path: Path) -> Path | None:

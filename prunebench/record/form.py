@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
+from prunebench.record.decided import MaybeDecision
 from prunebench.record.measured import (
     CostPart,
     MaybeStep,
@@ -254,6 +255,9 @@ class Record(Closed):
     sparsity: Sparsity | None = Field(None, description="What share was asked for and removed.")
     decision: dict[str, Kept] | None = Field(
         None, description="Units of each structure, and how many are kept, under its name."
+    )
+    decision_file: MaybeDecision | None = Field(
+        None, description="The decision as a file beside the record; null in older records."
     )
     verify: (
         Annotated[Annotated[Verify, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None

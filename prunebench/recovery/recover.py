@@ -9,12 +9,12 @@ from prunebench.untyped import Foreign, Json, Module
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .instructions import encode
-from .lora import attach, merge
+from .lora import adapter_of, attach, merge
 from .settings import RecoverySettings
 from .training import fit, trainer
 
@@ -32,6 +32,7 @@ def recover(
     seed: int,
     device: torch.device | str,
     callbacks: Sequence[Foreign] = (),
+    adapter: Callable[[dict[str, Foreign]], None] = lambda matrices: None,
 ) -> tuple[Foreign, Json]:
     """Tune `model` (layers may differ in shape) and return it merged, with a report.
 
@@ -49,6 +50,7 @@ def recover(
         wrapped, data, settings, workdir=workdir, seed=seed, device=device, callbacks=callbacks
     )
     report = fit(tuner)
+    adapter(adapter_of(wrapped))
     merged, difference = merge(wrapped, data.first(2, device))
     merged.train(training)
     for name, parameter in merged.named_parameters():
