@@ -18,7 +18,7 @@ from prunebench.decisions.keeping import LORA, WEIGHT
 from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.identity import model_identity
 from prunebench.models import folders
-from prunebench.models.shipped import DEMO_MODEL
+from prunebench.models.shipped import locate
 from prunebench.pruning.structure import Decision
 from prunebench.pruning.surgery import slice_model
 from prunebench.record import store
@@ -63,7 +63,9 @@ def apply(decision: Path, out: Path, *, model: str | None = None, device: str = 
     if out.exists():
         raise Invalid(f"{out}: exists already; give a folder that does not")
     origin = file.origin
-    source = model or (str(DEMO_MODEL) if origin.kind == "demo" else origin.source)
+    source = model or (
+        origin.source if origin.kind == "hub" else str(locate(origin.kind, origin.source))
+    )
     revision = origin.revision if (origin.kind, origin.source) == ("hub", source) else None
     loader = build(path, file, folders.folder_of(source, revision), out, device=device)
     delta = file.delta.bytes if file.delta else 0

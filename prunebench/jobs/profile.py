@@ -9,10 +9,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from prunebench.campaign.config import Model, locate
+from prunebench.campaign.config import Model
 from prunebench.campaign.specs import ProfileSpec
 from prunebench.jobs import work
 from prunebench.jobs.work import JobIO
+from prunebench.models.shipped import locate
 from prunebench.profiling import Point, measure
 from prunebench.record.provenance import provenance
 from prunebench.untyped import Json

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prunebench.campaign.config import Model, locate
+from prunebench.campaign.config import Model
 from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
@@ -24,6 +24,7 @@ from prunebench.campaign.paths import CellPaths
 from prunebench.errors import PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
 from prunebench.jobs.limits import obey
+from prunebench.models.shipped import locate
 from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
 

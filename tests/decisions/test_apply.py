@@ -16,7 +16,8 @@ from prunebench.cli import main
 from prunebench.decisions import applying, form
 from prunebench.decisions.applying import apply
 from prunebench.errors import Failure, Invalid, Unsupported
-from prunebench.jobs import prune, recover, work
+from prunebench.jobs import decided, prune, recover, work
+from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.plugins.discovery import discover
 
@@ -108,6 +109,7 @@ def test_a_merged_adapter_is_merged_again(tuned, tmp_path):
     same(folder / "model", tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_a_tuned_dense_model_is_its_adapter(world, tmp_path):
     first = pruned(world, tmp_path / "a", "dense", sparsity=0.0)
     assert first["decision_file"]["reason"].startswith("nothing was changed")
@@ -121,6 +123,7 @@ def test_a_tuned_dense_model_is_its_adapter(world, tmp_path):
 
 
 def test_weights_that_changed_all_over_are_not_kept_and_the_file_says_so(world, tmp_path):
+    """Neither by the pruning job nor by the tuning one after it."""
     given = {"multiple_of": 8}
     result = pruned(world, tmp_path, "slicegpt", given, sparsity=0.3)
     assert not (tmp_path / form.DELTA).exists()
@@ -129,9 +132,11 @@ def test_weights_that_changed_all_over_are_not_kept_and_the_file_says_so(world, 
     with pytest.raises(Unsupported, match="cannot be made again from it: slicegpt changed"):
         apply(tmp_path, tmp_path / "again", model=world.model.source)
     assert form.read(tmp_path / form.NAME).keep
-    spec = recovering(world, TUNING)
-    after = attempt(recover.recover, spec, tmp_path / "b/recover.json", tmp_path / "prune.json")
-    assert after["decision_file"]["delta"]["reason"] == why
+    io = JobIO(tmp_path / "b" / "recover.json", "cpu", (tmp_path / "prune.json",))
+    io.cell.folder.mkdir()
+    spec, facts = recovering(world, TUNING), {**result["model"], "weights_sha256": "0" * 64}
+    after = decided.keep_tuned(spec, io, result, facts, make_tiny(), {})
+    assert after["delta"]["reason"] == why
 
 
 def test_random_weights_have_no_file(world, tmp_path):
