@@ -271,6 +271,7 @@ def sparsity_facts(
         "decoder_achieved": of_decoder,
         "native_ratio": native,
         "native": native is not None,
+        "multiple_of": decision.how.get("multiple_of") or None,
         "within_tolerance": within,
         "note": note,
     }

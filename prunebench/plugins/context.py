@@ -116,6 +116,7 @@ class Context:
         """Keep the best units so that the cell's share of the budget's parameters leaves.
 
         scope    "layer", "kind" or "global": what is ranked together (`pruning.selection.select`)
+                 where the row names multiples, units are ranked in blocks of so many
         shares   how the shares that leave compare, by structure, layer (`layers.3`) or kind
         dropped  layers that leave whole; units make up for the rest of the target
         gained   parameters that the method adds (biases); so many more leave
@@ -157,6 +158,8 @@ class Context:
         """Remove these numbers of units, lowest scores first (ties: first index)."""
         budget = self.budget.after(dropped=dropped, gained=gained)
         how: Json = {"scope": "counts"} if self.matched is None else {"matched": True}
+        if self.multiple_of and self.matched is None:
+            how["multiple_of"] = dict(self.multiple_of)
         return lowest(budget, scores, removed, how=how)
 
     def signals(

@@ -117,6 +117,9 @@ class Sparsity(Closed):
     native: bool | None = Field(
         None, description="Whether the method ran at its paper's own setting instead of the target."
     )
+    multiple_of: dict[str, Size] | None = Field(
+        None, description="Numbers that kept units are a multiple of, by kind; null: none."
+    )
     within_tolerance: bool | None = Field(
         None, description="Whether achieved is as near to the target as the campaign asks."
     )
