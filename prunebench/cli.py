@@ -237,6 +237,9 @@ def _job(options: argparse.Namespace) -> None:
         timeout_s=options.timeout or None,
         memory_mb=options.memory or None,
     )
+    from prunebench.results.tidy import tidy_after
+
+    tidy_after(options.out)
 
 
 def _text_or_file(spec: str) -> str:
@@ -335,9 +338,11 @@ def _claims(options: argparse.Namespace) -> None:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from prunebench.results.tables import make_tables
+    from prunebench.results.tables import make_tables, read_campaign
+    from prunebench.results.tidy import tidy
 
     make_tables(options.folder)
+    tidy(read_campaign(options.folder))
 
 
 def _leak(options: argparse.Namespace) -> None:

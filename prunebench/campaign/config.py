@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -102,6 +103,7 @@ class Campaign:
     profile: Profile | None
     sparsity_of: SparsityOf = "model"
     resources: Resources = field(default_factory=Resources)
+    keep_models: Literal["none", "last", "all"] = "all"
     reference: str | None = None
     seeds_at: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
     steps: Steps | None = None
@@ -209,6 +211,7 @@ def build(
         texts=given.texts,
         profile=given.profile,
         resources=given.resources,
+        keep_models=given.keep_models,
         reference=given.reference,
         seeds_at=_seeds_at(given, file),
         steps=given.steps,

@@ -403,6 +403,12 @@ class CampaignFile(Part):
     )
     profile: Profile | None = None
     multiple_of: Aligned = Field(default_factory=Multiples, description=ALIGNED)
+    keep_models: Literal["none", "last", "all"] = Field(
+        "all",
+        description="Which saved models stay on disk once all jobs that read them have ended well. "
+        "all; last: of each cell the last (what was tuned afterwards goes); none: decisions alone, "
+        "from which `prunebench apply` makes them again.",
+    )
     resources: Resources = Field(default_factory=Resources)
     reference: Text | None = Field(
         None, description="Label of the row with which differences are also computed."
