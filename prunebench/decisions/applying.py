@@ -113,15 +113,18 @@ def cut(model: PreTrainedModel, file: DecisionFile, path: Path, delta: Path | No
     Raises Invalid where decision or delta do not fit it.
     """
     decision = Decision({name: tuple(units) for name, units in file.keep.items()}, file.how)
+    tensors = {} if delta is None else _read(delta, next(model.parameters()).device)
+    lora = {n[len(LORA) :]: t for n, t in tensors.items() if n.startswith(LORA)}
+    adapter = None if file.delta is None else file.delta.adapter
+    if adapter is not None and adapter.before_cut:
+        remerge(model, lora, rank=adapter.rank, alpha=adapter.alpha)
     try:
         uniform = slice_model(model, decision)
     except Invalid as error:
         raise Invalid(f"{path}: does not fit the model: {error}") from None
-    tensors = {} if delta is None else _read(delta, next(model.parameters()).device)
     _put(model, {n[len(WEIGHT) :]: t for n, t in tensors.items() if n.startswith(WEIGHT)}, delta)
-    lora = {n[len(LORA) :]: t for n, t in tensors.items() if n.startswith(LORA)}
-    if file.delta is not None and file.delta.adapter is not None:
-        remerge(model, lora, rank=file.delta.adapter.rank, alpha=file.delta.adapter.alpha)
+    if adapter is not None and not adapter.before_cut:
+        remerge(model, lora, rank=adapter.rank, alpha=adapter.alpha)
     return uniform
 
 

@@ -40,6 +40,11 @@ def named(model: nn.Module, places: set[Place]) -> dict[str, Tensor]:
     return found
 
 
+def digests_of(model: nn.Module) -> dict[str, str]:
+    """Digest of every parameter, by name."""
+    return {name: digest(parameter) for name, parameter in model.named_parameters()}
+
+
 def size(tensors: dict[str, Tensor]) -> int:
     """Bytes of their values."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

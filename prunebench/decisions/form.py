@@ -2,8 +2,8 @@
 
 Where a method changes no weights, this is all. Those that were changed lie beside it in
 `delta.safetensors`: whole tensors as they are after the cut, and the matrices of a LoRA adapter
-that is merged then. The file names the delta by digest, has a checksum itself, and names the
-weights that come out by the digest that the cell's record has. Imports no torch.
+that was merged before it or after. The file names the delta by digest, has a checksum itself, and
+names the weights that come out by the digest that the cell's record has. Imports no torch.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ class Origin(Closed):
 
 
 class Adapter(Closed):
-    """A LoRA adapter, merged after the cut."""
+    """A LoRA adapter that was merged."""
 
     rank: Size = Field(description="Rank of its matrices.")
     alpha: float = Field(description="Its scale is alpha / rank.")
+    before_cut: bool = Field(description="Whether it was merged before the cut, or after it.")
 
 
 class Delta(Closed):

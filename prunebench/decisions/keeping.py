@@ -13,7 +13,7 @@ from prunebench.decisions.form import Adapter, DecisionFile, Delta, Origin
 from prunebench.files import sha256
 from prunebench.units import MIB
 from prunebench.untyped import Json, JsonMap
-from prunebench.whole import whole_file
+from prunebench.whole import write_bytes
 
 LARGEST_SHARE = 0.25
 """A delta of more than this share of the weights is not kept: it would be the model itself."""
@@ -99,12 +99,11 @@ def part_of(path: Path, file: DecisionFile) -> Json:
 
 
 def _write_delta(path: Path, changed: Changed) -> Delta | None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {f"{WEIGHT}{name}": tensor for name, tensor in changed.whole.items()}
     tensors |= {f"{LORA}{name}": tensor for name, tensor in changed.lora.items()}
     if changed.refused is not None or not tensors:
         return None
-    with whole_file(path) as draft:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     return Delta(sha256=sha256(path), bytes=path.stat().st_size, adapter=changed.adapter)

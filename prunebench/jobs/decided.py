@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prunebench.campaign.config import Model
+from prunebench.campaign.settings import Recovery
 from prunebench.campaign.specs import PruneSpec, RecoverSpec
 from prunebench.decisions import form
-from prunebench.decisions.changes import Place, named, size
+from prunebench.decisions.changes import Place, digests_of, named, size
 from prunebench.decisions.form import Adapter
 from prunebench.decisions.keeping import LORA, WEIGHT, Changed, keep
 from prunebench.errors import Failure, Invalid, Unsupported
 from prunebench.pruning.structure import Decision
+from prunebench.pruning.surgery import slice_model
+from prunebench.recovery.lora import remerge
 from prunebench.untyped import Json, JsonMap
 
 if TYPE_CHECKING:
@@ -30,6 +34,36 @@ OLD = {"status": "skipped", "reason": "it was pruned by a version that kept no d
 def of_pruning(model: PreTrainedModel, touched: set[Place], plugin: str) -> Changed:
     """What a method changed, as it is in `model` after the cut."""
     return Changed(whole=named(model, touched)).within(_bytes(model), plugin)
+
+
+def by_adapter(
+    changed: Changed,
+    spec: PruneSpec,
+    adapter: dict[str, Tensor],
+    decision: Decision,
+    original: Callable[[], PreTrainedModel],
+    expected: dict[str, str],
+) -> Changed:
+    """The changes as the adapter that a method merged before the cut, where it explains them all.
+
+    That is tried: the original is loaded, merged and cut anew. A method that was given other
+    weights than these (of few bits, shrunk on the way) keeps `changed`.
+
+    expected  digest of every parameter of the model that was cut
+    """
+    if not adapter or spec.recovery is None or spec.model.kind == "random":
+        return changed
+    settings = spec.recovery.settings()
+    model = original()
+    try:
+        remerge(model, adapter, rank=settings.rank, alpha=settings.alpha)
+        slice_model(model, decision)
+    except Invalid:
+        return changed
+    if digests_of(model) != expected:
+        return changed
+    merged = Changed(lora=adapter, adapter=_adapter(spec.recovery, before_cut=True))
+    return merged.within(_bytes(model), spec.method)
 
 
 def keep_pruned(
@@ -57,7 +91,6 @@ def keep_tuned(
     """The same of a tuning job: the decision that it began from, and its adapter beside it."""
     if spec.model.kind == "random":
         return RANDOM
-    settings = spec.recovery.settings()
     made: Json = {"method": "dense", "sparsity": 0.0, "seed": spec.seed}
     units: dict[str, list[int]] = {}
     how: Json = {}
@@ -73,7 +106,7 @@ def keep_tuned(
         return dict(before)
     if changed.refused is None:
         changed.lora = adapter
-        changed.adapter = Adapter(rank=settings.rank, alpha=settings.alpha)
+        changed.adapter = _adapter(spec.recovery, before_cut=False)
         changed = changed.within(_bytes(model), "tuning")
     given: Json = {"facts": facts, "changed": changed, "device": io.device}
     return keep(io.cell.decision_file, decision=(units, how), made={**made, "tuned": True}, **given)
@@ -103,6 +136,11 @@ def bring_back(path: Path, result: JsonMap, model: Model, original: Path, device
                   trust_remote_code=code)  # fmt: skip
         except (Failure, Unsupported) as error:
             raise Invalid(f"{folder}: is missing, and cannot be made again: {error}") from None
+
+
+def _adapter(recovery: Recovery, *, before_cut: bool) -> Adapter:
+    settings = recovery.settings()
+    return Adapter(rank=settings.rank, alpha=settings.alpha, before_cut=before_cut)
 
 
 def _whole(path: Path, file: form.DecisionFile) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prunebench.campaign.config import Model
 from prunebench.campaign.paths import CellPaths
 from prunebench.campaign.specs import PruneSpec
-from prunebench.decisions.changes import Weights
+from prunebench.decisions.changes import Weights, digests_of
 from prunebench.errors import Failure, Invalid
 from prunebench.identity import model_identity
 from prunebench.jobs import decided, determinism, work
@@ -71,6 +71,7 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
             f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
         )
     changes = decided.of_pruning(model, touched, spec.method)
+    expected = digests_of(model) if context.adapter else {}
     del weights, touched  # they hold the layers that left
     exported = export(spec.model, model, tokenizer, decision, io.cell, changed, uniform)
     shutil.rmtree(workdir)
@@ -88,6 +89,8 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
         "provenance": provenance(plugin_sha256=spec.plugin_sha256),
     }
     result["verify"]["read_back"] = check_kept(spec, io, model, decision, context, folder)
+    given = (context.adapter, decision, lambda: work.load_original(spec.model, io.device)[0])
+    changes = decided.by_adapter(changes, spec, *given, expected)
     result["decision_file"] = decided.keep_pruned(spec, io, result["model"], decision, changes)
     return result
 

@@ -47,6 +47,8 @@ class Context:
                  `checkpoints` is one in it that belongs to these very parameters
     structures   what may be pruned in this model
     matched      units that must leave each structure, where the row is matched to another one
+    adapter      matrices of a LoRA adapter that the method merged: `merge(..., adapter=
+                 ctx.adapter.update)` lets the decision keep them instead of the weights
     cost         meter: call `cost.forward(tokens)` and `cost.backward(tokens)` for what you spend
     """
 
@@ -64,6 +66,7 @@ class Context:
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] | None = None
     notes: Json = field(default_factory=dict)
+    adapter: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:

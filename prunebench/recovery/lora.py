@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prunebench.untyped import Foreign, Json, JsonMap, Module
 
@@ -62,12 +62,18 @@ def target_names(model: Module, settings: RecoverySettings) -> list[str]:
     ]
 
 
-def merge(wrapped: Module, batch: JsonMap) -> tuple[Foreign, Json]:
+def merge(
+    wrapped: Module,
+    batch: JsonMap,
+    *,
+    adapter: Callable[[dict[str, Foreign]], None] = lambda matrices: None,
+) -> tuple[Foreign, Json]:
     """The plain model of the same class with its adapters folded in, and how far logits moved.
 
     `batch`: input_ids and attention_mask [batch, length] on the model's device. The report has
     `merge_max_abs_logit_difference` over the positions that are not padding, and `merge_tolerance`
     (None unless the weights are fp32: in bf16 the rounding of the weights decides).
+    `adapter` is given the trained matrices (`adapter_of`) before they are merged.
     Raises `Failure` when fp32 logits move by more than the tolerance.
     """
     import torch
@@ -80,6 +86,7 @@ def merge(wrapped: Module, batch: JsonMap) -> tuple[Foreign, Json]:
     is_fp32 = all(p.dtype == torch.float32 for p in plain.parameters())
     with in_double(plain):  # a deep, unsettled model amplifies float32's own rounding
         before = _logits(plain, batch)
+    adapter(adapter_of(wrapped))
     plain = wrapped.merge_and_unload()
     with in_double(plain):
         after = _logits(plain, batch)

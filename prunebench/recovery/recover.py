@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .instructions import encode
-from .lora import adapter_of, attach, merge
+from .lora import attach, merge
 from .settings import RecoverySettings
 from .training import fit, trainer
 
@@ -50,8 +50,7 @@ def recover(
         wrapped, data, settings, workdir=workdir, seed=seed, device=device, callbacks=callbacks
     )
     report = fit(tuner)
-    adapter(adapter_of(wrapped))
-    merged, difference = merge(wrapped, data.first(2, device))
+    merged, difference = merge(wrapped, data.first(2, device), adapter=adapter)
     merged.train(training)
     for name, parameter in merged.named_parameters():
         parameter.requires_grad_(flags[name])

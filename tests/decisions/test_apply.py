@@ -110,6 +110,21 @@ def test_a_merged_adapter_is_merged_again(tuned, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_method_that_merges_an_adapter_is_its_adapter(world, tmp_path):
+    """LoRAPrune merges before the cut; where that does not explain the weights, they are whole."""
+    for shrink, explained in ((False, True), (True, False)):
+        given = {"protect_first": 0, "protect_last": 0, "shrink": shrink}
+        more = {**TUNING, "tokens": 6000}
+        result = pruned(world, tmp_path / str(shrink), "loraprune", given, recovery=more)
+        delta = result["decision_file"]["delta"]
+        assert (delta["status"] == "ok") == explained
+        if explained:
+            assert form.read(tmp_path / str(shrink) / form.NAME).delta.adapter.before_cut
+            apply(tmp_path / str(shrink), tmp_path / "again", model=world.model.source)
+            same(tmp_path / str(shrink) / "model", tmp_path / "again")
+
+
+@pytest.mark.slow
 def test_a_tuned_dense_model_is_its_adapter(world, tmp_path):
     first = pruned(world, tmp_path / "a", "dense", sparsity=0.0)
     assert first["decision_file"]["reason"].startswith("nothing was changed")
