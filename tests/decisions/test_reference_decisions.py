@@ -91,5 +91,5 @@ def test_a_few_give_the_measured_weights(path: Path, tmp_path: Path, shared_mode
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=place)
-def test_all_give_the_measured_weights(path: Path, tmp_path: Path, shared_models: Path) -> None:
+def test_all_give_the_measured_weights(path: Path, tmp_path: Path) -> None:
     applied(path, tmp_path)
