@@ -178,6 +178,17 @@ def _add_checkpoint_tools(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     command.set_defaults(run=_export)
 
+    command = commands.add_parser("apply", help="make a pruned model again from its decision")
+    command.add_argument(
+        "decision", type=Path, metavar="DECISION", help="decision.json.gz, or a cell's folder"
+    )
+    command.add_argument("out", type=Path, help="folder to write")
+    command.add_argument(
+        "--model", help="the dense checkpoint: folder or hub id; default: as it was recorded"
+    )
+    command.add_argument("--device", choices=["cuda", "cpu"], default="cpu", help="default cpu")
+    command.set_defaults(run=_apply)
+
     command = commands.add_parser("plan", help="estimate time, memory and disk of a campaign")
     command.add_argument("file", type=Path, help="config/<campaign>.yaml")
     command.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="default cuda")
@@ -250,6 +261,9 @@ def _job(options: argparse.Namespace) -> None:
         timeout_s=options.timeout or None,
         memory_mb=options.memory or None,
     )
+    from prunebench.results.tidy import tidy_after
+
+    tidy_after(options.out)
 
 
 def _text_or_file(spec: str) -> str:
@@ -298,6 +312,14 @@ def _export(options: argparse.Namespace) -> None:
     else:
         lines = export_uniform(options.folder, options.out, how=options.uniform).lines()
     for line in lines:
+        print(line)
+
+
+def _apply(options: argparse.Namespace) -> None:
+    from prunebench.decisions.applying import apply
+
+    given = {"model": options.model, "device": options.device}
+    for line in apply(options.decision, options.out, **given).lines():
         print(line)
 
 
@@ -358,9 +380,11 @@ def _device(given: str | None) -> str:
 
 
 def _leaderboard(options: argparse.Namespace) -> None:
-    from prunebench.results.tables import make_tables
+    from prunebench.results.tables import make_tables, read_campaign
+    from prunebench.results.tidy import tidy
 
     make_tables(options.folder)
+    tidy(read_campaign(options.folder))
 
 
 def _leak(options: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ from prunebench.jobs import evaluate, profile, prune, step, work
 from prunebench.jobs.work import JobIO, Spec
 from prunebench.results.gather import read_result
 from prunebench.results.tables import make_records, make_tables
+from prunebench.results.tidy import tidy
 from prunebench.untyped import Json, Plain
 from prunebench.whole import write_text
 
@@ -59,6 +60,7 @@ def run(file: Path, out: Path, *, device: str) -> str:
         outcome = result["reason"] or result["status"]
         logger.info("%s: %s, %.1f s", path.relative_to(out), outcome, timing["job_s"])
         make_records(campaign)
+        tidy(campaign, after=path)
     try:
         make_tables(out)
     except ImportError as error:

@@ -71,6 +71,13 @@ def whole_folder(target: Path, *, owned_by: str | None = None) -> Iterator[Path]
     sync(target.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a kill on the way leaves it whole, or nothing of its name."""
+    draft = _draft(path)
+    os.rename(path, draft)
+    shutil.rmtree(draft, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole."""
     with whole_file(path) as draft:

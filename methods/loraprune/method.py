@@ -68,7 +68,7 @@ def prune(model: PreTrainedModel, ctx: Context) -> Decision:
     report = _train(wrapped, data, settings, pruner, ctx)
     if options.bits != 16:
         merge_quantised(model, adapted, dtype)
-    _, difference = merge(wrapped, data.first(2, ctx.device))
+    _, difference = merge(wrapped, data.first(2, ctx.device), adapter=ctx.adapter.update)
     restore(model, scored, pruner.ids, numbers)
     _leave_plain(model, flags, training)
     _note(ctx, pruner, schedule, {**report, **difference, "data": data.summary()})

@@ -34,7 +34,7 @@ def warnings(campaign: Campaign) -> list[str]:
 
 def _family(model: Model) -> str:
     """The model type, where it can be known without loading or downloading anything."""
-    from prunebench.campaign.config import locate
+    from prunebench.models.shipped import locate
 
     if model.kind == "random":
         return str(find_shape(model.source).config["model_type"])

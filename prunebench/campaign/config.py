@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -37,12 +38,10 @@ from prunebench.errors import Invalid, unknown
 from prunebench.evaluation.protocols import Protocol
 from prunebench.files import check_plain, read_yaml
 from prunebench.models.shapes import find_shape
-from prunebench.models.shipped import DEMO_MODEL, check_shipped
+from prunebench.models.shipped import MODELS_VARIABLE, check_shipped, locate
 from prunebench.plugins.discovery import Plugins, discover
 from prunebench.pruning.architectures import use
 from prunebench.text.source import Source, open_source
-
-MODELS_VARIABLE = "PRUNEBENCH_MODELS"
 
 
 class Model(Part):
@@ -105,6 +104,7 @@ class Campaign:
     profile: Profile | None
     sparsity_of: SparsityOf = "model"
     resources: Resources = field(default_factory=Resources)
+    keep_models: Literal["none", "last", "all"] = "all"
     reference: str | None = None
     seeds_at: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
     steps: Steps | None = None
@@ -228,6 +228,7 @@ def build(
         texts=given.texts,
         profile=given.profile,
         resources=given.resources,
+        keep_models=given.keep_models,
         reference=given.reference,
         seeds_at=_seeds_at(given, file),
         steps=given.steps,
@@ -322,16 +323,6 @@ def _check_model(model: Model, where: str) -> None:
         root = os.environ.get(MODELS_VARIABLE)
         hint = "" if root else f" (the environment variable {MODELS_VARIABLE} is not set)"
         raise Invalid(f"{where}.path: expected a folder with config.json: {folder}{hint}")
-
-
-def locate(kind: str, source: str) -> Path:
-    """Folder of a model's weights: below $PRUNEBENCH_MODELS if it does not exist by itself."""
-    if kind == "demo":
-        return DEMO_MODEL
-    given = Path(source).expanduser()
-    root = os.environ.get(MODELS_VARIABLE)
-    beside = kind == "local" and root and not given.is_absolute() and not given.is_dir()
-    return Path(root) / given if beside and root else given
 
 
 def _check_names(campaign: Campaign) -> None:

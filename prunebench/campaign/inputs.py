@@ -33,7 +33,7 @@ def of_model(campaign: Campaign, model: Model) -> dict[str, str]:
 
 
 def _weights_of(campaign: Campaign, model: Model) -> dict[str, str]:
-    from prunebench.campaign.config import locate
+    from prunebench.models.shipped import locate
 
     if model.kind in ("local", "demo"):
         return dict(_folder(locate(model.kind, model.source)))

@@ -160,6 +160,39 @@ class Multiples(Part):
         return {k: v for k, v in self.model_dump().items() if v is not None}
 
 
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "gpu": {"neurons": 64, "hidden": 64},
+    "nvidia": {"neurons": 512, "hidden": 256},
+    "deci": {"neurons": 256},
+    "ggml": {"neurons": 32, "hidden": 32},
+}
+"""Multiples by name. Heads are whole everywhere: their unit is a KV group."""
+
+
+def _preset(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value not in SIZES:
+        known = ", ".join(SIZES)
+        found = {"value": repr(value), "known": known}
+        raise PydanticCustomError("preset", "unknown preset {value}; known: {known}", found)
+    return dict(SIZES[value])
+
+
+Aligned = Annotated[
+    Multiples,
+    BeforeValidator(
+        _preset, json_schema_input_type=Literal["gpu", "nvidia", "deci", "ggml"] | Multiples
+    ),
+]
+ALIGNED = (
+    "Kept units are a multiple of a number, by kind, in every scope: {neurons: 64}; or a preset. "
+    "gpu: neurons and width x64; nvidia: width x256, neurons x512; deci: neurons x256, for engines "
+    "that round them so; ggml: neurons and width x32, so that rows fit q8_0 and q4_0. Heads are "
+    "always whole."
+)
+
+
 class MethodEntry(Part):
     """A row of the table, or two of them: a method with its parameters."""
 
@@ -179,7 +212,7 @@ class MethodEntry(Part):
         description="none: as pruned; after: LoRA recovery follows; both: one row each. Default: "
         "after if the campaign has recovery.",
     )
-    multiple_of: Multiples | None = None
+    multiple_of: Aligned | None = Field(None, description=f"{ALIGNED} Default: the campaign's.")
     sparsities: Sparsities | None = Field(
         None, description="The row's own; default the campaign's."
     )
@@ -369,7 +402,13 @@ class CampaignFile(Part):
         description="Prompts that each row continues, for the page; null: none.",
     )
     profile: Profile | None = None
-    multiple_of: Multiples = Field(default_factory=Multiples)
+    multiple_of: Aligned = Field(default_factory=Multiples, description=ALIGNED)
+    keep_models: Literal["none", "last", "all"] = Field(
+        "all",
+        description="Which saved models stay on disk once all jobs that read them have ended well. "
+        "all; last: of each cell the last (what was tuned afterwards goes); none: decisions alone, "
+        "from which `prunebench apply` makes them again.",
+    )
     resources: Resources = Field(default_factory=Resources)
     reference: Text | None = Field(
         None, description="Label of the row with which differences are also computed."

@@ -67,11 +67,21 @@ class CellPaths:
         """What is kept, where no model is saved."""
         return self.folder / "decision.json"
 
+    @property
+    def decision_file(self) -> Path:
+        """The decision of the cell's last job, from which the model can be made again."""
+        return self.folder / "decision.json.gz"
+
+    @property
+    def delta(self) -> Path:
+        """Weights that were changed beside the cut, where there are any."""
+        return self.folder / "delta.safetensors"
+
     def made_by(self, result: Path) -> list[Path]:
         """Files and folders that the job of a result leaves beside it, as far as they are there."""
         made = {
-            "prune": (self.model, self.decision),
-            "recover": (self.model,),
+            "prune": (self.model, self.decision, self.decision_file, self.delta),
+            "recover": (self.model, self.decision_file, self.delta),
             "evaluate": (self.items, self.generation_items),
         }
         return [path for path in made.get(result.stem, ()) if path.exists()]

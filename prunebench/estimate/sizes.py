@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.campaign.config import Model, locate
+from prunebench.campaign.config import Model
 from prunebench.errors import Invalid, Unsupported
 from prunebench.models.shapes import empty_model, make_config, shapes
+from prunebench.models.shipped import locate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

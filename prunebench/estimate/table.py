@@ -116,17 +116,21 @@ def _row(
 def _jobs(
     model: _Model, row: Row, cells: list[Cell], assumptions: Assumptions, *, first: bool
 ) -> Iterator[tuple[str, Stage, float]]:
-    """(job, its cost, bytes that it leaves on disk) of all cells; the shared ones once."""
+    """(job, its cost, bytes of models that stay on disk) of all cells; the shared ones once."""
     campaign, sizes = model.campaign, model.sizes
     plugin = campaign.plugins[row.method]
     for cell in cells:
         kept = model.kept(cell)
         saved = kept * sizes.weight_bytes
         if first:
-            changed = not plugin.unpruned
-            yield "prune", _prune(model, row, kept, assumptions), saved if changed else 0.0
+            stays = campaign.keep_models == "all" or (
+                campaign.keep_models == "last" and not row.recovery
+            )
+            stays = stays and not plugin.unpruned
+            yield "prune", _prune(model, row, kept, assumptions), saved if stays else 0.0
         if row.recovery:
-            yield "recover", _recover(model, kept, assumptions), saved
+            stays = campaign.keep_models != "none"
+            yield "recover", _recover(model, kept, assumptions), saved if stays else 0.0
         measured = stages.evaluate(sizes, campaign.perplexity, campaign.asked, kept)
         yield "evaluate", measured, 0.0
     if campaign.profile and first and not plugin.unpruned:

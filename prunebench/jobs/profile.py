@@ -9,10 +9,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from prunebench.campaign.config import Model, locate
+from prunebench.campaign.config import Model
 from prunebench.campaign.specs import ProfileSpec
 from prunebench.jobs import work
 from prunebench.jobs.work import JobIO
+from prunebench.models.shipped import locate
 from prunebench.profiling import Point, measure
 from prunebench.record.provenance import provenance
 from prunebench.untyped import Json
@@ -30,6 +31,8 @@ def profile(spec: ProfileSpec, io: JobIO) -> Json:
         except work.Unavailable as error:
             missing[_name(path)] = {"status": error.status, "reason": str(error)}
     changed = [path for path, unchanged in original.items() if not unchanged]
+    for path in changed:
+        work.restored(path, spec.model, io.device)
     sources: dict[str, Callable[[], PreTrainedModel]] = {
         DENSE: lambda: work.load_original(spec.model, io.device)[0]
     }

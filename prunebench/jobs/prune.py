@@ -13,9 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prunebench.campaign.config import Model
 from prunebench.campaign.paths import CellPaths
 from prunebench.campaign.specs import PruneSpec
+from prunebench.decisions.changes import Weights, digests_of
 from prunebench.errors import Failure, Invalid
 from prunebench.identity import model_identity
-from prunebench.jobs import determinism, work
+from prunebench.jobs import decided, determinism, work
 from prunebench.jobs.readback import Build, Folder, read_back
 from prunebench.jobs.sampling import Sampler
 from prunebench.jobs.work import JobIO
@@ -56,18 +57,22 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
     workdir.mkdir(parents=True, exist_ok=True)
     sampler = Sampler(spec, model, tokenizer)
     tokens = verify_tokens(model, spec.seed)
-    before = logits(model, tokens)
+    before, weights = logits(model, tokens), Weights.of(model)
     with meter(io.device) as cost:
         context = make_context(spec, sampler, cost, workdir, removed)
         with counted(model, blocks_of(model), cost.see):
             decision = (deciding or decide)(plugin, model, context)
     changed = bool(decision.keep) or not torch.equal(before, logits(model, tokens))
+    touched = weights.changed(model)
     verification, uniform = cut(model, decision, tokens)
     if not verification.passed:
         raise Failure(
             "the sliced model differs from the masked one by "
             f"{verification.max_abs_logit_difference:.2e} (tolerance {verification.tolerance:.0e})"
         )
+    changes = decided.of_pruning(model, touched, spec.method)
+    expected = digests_of(model) if context.adapter else {}
+    del weights, touched  # they hold the layers that left
     exported = export(spec.model, model, tokenizer, decision, io.cell, changed, uniform)
     shutil.rmtree(workdir)
     folder = io.cell.folder / exported["path"] if exported["path"] else None
@@ -84,6 +89,9 @@ def prune(spec: PruneSpec, io: JobIO, deciding: Deciding | None = None) -> Json:
         "provenance": provenance(plugin_sha256=spec.plugin_sha256),
     }
     result["verify"]["read_back"] = check_kept(spec, io, model, decision, context, folder)
+    given = (context.adapter, decision, lambda: work.load_original(spec.model, io.device)[0])
+    changes = decided.by_adapter(changes, spec, *given, expected)
+    result["decision_file"] = decided.keep_pruned(spec, io, result["model"], decision, changes)
     return result
 
 
@@ -266,6 +274,7 @@ def sparsity_facts(
         "decoder_achieved": of_decoder,
         "native_ratio": native,
         "native": native is not None,
+        "multiple_of": decision.how.get("multiple_of") or None,
         "within_tolerance": within,
         "note": note,
     }

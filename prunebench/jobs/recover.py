@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from prunebench import recovery
 from prunebench.campaign.specs import RecoverSpec
-from prunebench.jobs import determinism, work
+from prunebench.jobs import decided, determinism, work
 from prunebench.jobs.work import JobIO
 from prunebench.models import folders
 from prunebench.profiling.cost import meter
@@ -17,6 +19,7 @@ def recover(spec: RecoverSpec, io: JobIO) -> Json:
     determinism.ask(spec.seed, io.device)
     pruned = work.read_stage(io.inputs[0])
     model, tokenizer = work.load_stage(io.inputs[0], spec.model, io.device)
+    adapter: dict[str, Tensor] = {}
     with meter(io.device) as cost:
         model, report = recovery.recover(
             model,
@@ -26,6 +29,7 @@ def recover(spec: RecoverSpec, io: JobIO) -> Json:
             workdir=io.cell.work("recover"),
             seed=spec.seed,
             device=io.device,
+            adapter=adapter.update,
         )
         cost.forward(report["tuning_tokens"])
         cost.backward(report["tuning_tokens"])
@@ -35,9 +39,11 @@ def recover(spec: RecoverSpec, io: JobIO) -> Json:
         loader = folders.save(model, tokenizer, io.cell.model, uniform=uniform)
         exported = {**exported, "loadable_by": loader, "path": io.cell.model.name}
         digest = folders.weights_digest(io.cell.model)
+    facts = {**pruned["model"], "weights_sha256": digest}
     return {
-        "model": {**pruned["model"], "weights_sha256": digest},
+        "model": facts,
         "export": exported,
+        "decision_file": decided.keep_tuned(spec, io, pruned, facts, model, adapter),
         "cost": {**cost.report(), **work.ran_as(model)},
         "tuning": report,
         "timing": {"model_s": cost.report()["wall_s"]},

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from prunebench.campaign.config import Model, locate
+from prunebench.campaign.config import Model
 from prunebench.campaign.explain import checked
 from prunebench.campaign.inputs import check_unchanged
 from prunebench.campaign.parts import Part
@@ -26,6 +26,7 @@ from prunebench.disk import why_full
 from prunebench.errors import Invalid, PrunebenchError, Unsupported, describe_error
 from prunebench.jobs import STARTED, determinism
 from prunebench.jobs.limits import obey
+from prunebench.models.shipped import locate
 from prunebench.record import digests, stage_forms, stages
 from prunebench.untyped import Json
 
@@ -184,7 +185,7 @@ def load_stage(
     from prunebench.models.folders import load
 
     _know_families(model)
-    result = read_stage(path)
+    result = restored(path, model, device)
     stages.check_written(path, result)
     export, folder = result["export"], stage_folder(path)
     if folder is not None:
@@ -197,6 +198,16 @@ def load_stage(
         file = path.parent / export["decision"]
         slice_model(original, Decision.from_json(file.read_text(encoding="utf-8"), where=file))
     return original, tokenizer
+
+
+def restored(path: Path, model: Model, device: str) -> Json:
+    """The result of an earlier job, whose saved model is there again where it was removed."""
+    from prunebench.jobs.decided import bring_back
+
+    result = read_stage(path)
+    if result["export"]["path"] is not None and model.kind != "random":
+        bring_back(path, result, model, original_folder(model), device)
+    return result
 
 
 def stage_folder(path: Path) -> Path | None:

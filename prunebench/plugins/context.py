@@ -47,6 +47,8 @@ class Context:
                  `checkpoints` is one in it that belongs to these very parameters
     structures   what may be pruned in this model
     matched      units that must leave each structure, where the row is matched to another one
+    adapter      matrices of a LoRA adapter that the method merged: `merge(..., adapter=
+                 ctx.adapter.update)` lets the decision keep them instead of the weights
     cost         meter: call `cost.forward(tokens)` and `cost.backward(tokens)` for what you spend
     """
 
@@ -64,6 +66,7 @@ class Context:
     multiple_of: Mapping[str, int] = field(default_factory=dict)
     matched: Mapping[str, int] | None = None
     notes: Json = field(default_factory=dict)
+    adapter: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
@@ -116,6 +119,7 @@ class Context:
         """Keep the best units so that the cell's share of the budget's parameters leaves.
 
         scope    "layer", "kind" or "global": what is ranked together (`pruning.selection.select`)
+                 where the row names multiples, units are ranked in blocks of so many
         shares   how the shares that leave compare, by structure, layer (`layers.3`) or kind
         dropped  layers that leave whole; units make up for the rest of the target
         gained   parameters that the method adds (biases); so many more leave
@@ -157,6 +161,8 @@ class Context:
         """Remove these numbers of units, lowest scores first (ties: first index)."""
         budget = self.budget.after(dropped=dropped, gained=gained)
         how: Json = {"scope": "counts"} if self.matched is None else {"matched": True}
+        if self.multiple_of and self.matched is None:
+            how["multiple_of"] = dict(self.multiple_of)
         return lowest(budget, scores, removed, how=how)
 
     def signals(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prunebench.errors import Invalid, Unsupported
 from prunebench.pruning.budget import Budget
+from prunebench.pruning.ranking import by_kind, fewest, most, ranked
 from prunebench.pruning.structure import Decision, Structure
 from prunebench.untyped import Json, JsonMap
 
@@ -35,7 +36,8 @@ def select(
                  ranking over the layers; "global": one ranking over all scored units decides
     shares       with scope "layer": how the shares of structures compare, under the name of a
                  structure, of a layer (`layers.3`) or of a kind; the narrowest holds, else 1
-    multiple_of  kind -> the kept units of a structure are a multiple of this number
+    multiple_of  kind -> the kept units of a structure are a multiple of this number, or all of its
+                 units; with scope "global" and "kind" units are ranked in blocks of so many
 
     The target is met within half a point where units are fine enough; `how` states what was
     achieved. No structure keeps less than its least number of units. Raises Unsupported when too
@@ -45,17 +47,21 @@ def select(
     multiples = dict(multiple_of or {})
     if scope not in SCOPES:
         raise Invalid(f"select: scope: expected one of {', '.join(SCOPES)}, got {scope!r}")
-    if scope != "layer" and (multiples or shares):
-        what = "multiple_of" if multiples else "shares"
-        raise Invalid(f"select: {what} needs scope 'layer', got scope {scope!r}")
+    if scope != "layer" and shares:
+        raise Invalid(f"select: shares needs scope 'layer', got scope {scope!r}")
     scores = {name: scores[name] for name in budget.open(scores)}
     how: Json = {"scope": scope}
     if scope == "layer" and "layers" not in scores:
         removed = counts(budget, scores, sparsity, shares=shares, multiple_of=multiples)
     else:
         _check_reachable(budget, list(scores), sparsity, multiples)
-        by_kind = scope == "kind" and "layers" not in scores
-        removed = (_by_kind if by_kind else _ranked)(budget, scores, sparsity)
+        target = budget.total * (1.0 - sparsity)
+        if scope == "kind" and "layers" not in scores:
+            even = _even(budget, dict.fromkeys(scores, 1.0), sparsity, {})
+            kinds = _coarse_first(budget, scores, multiples)
+            removed = by_kind(budget, scores, even, kinds, target, multiples)
+        else:
+            removed = ranked(budget, scores, target, multiples)
     if multiples:
         how["multiple_of"] = multiples
     return lowest(budget, scores, removed, how=how)
@@ -117,9 +123,9 @@ def lowest(
     keep = {}
     for name in budget.open(removed):
         count, structure = removed[name], budget.structures[name]
-        units, most = structure.units, structure.units - structure.least
-        if not 0 <= count <= most:
-            raise Invalid(f"{name}: may lose 0..{most} of {units} units, got {count}")
+        units, largest = structure.units, structure.units - structure.least
+        if not 0 <= count <= largest:
+            raise Invalid(f"{name}: may lose 0..{largest} of {units} units, got {count}")
         if count:
             order = scores[name].float().cpu().argsort(stable=True)  # [units], lowest first
             keep[name] = tuple(sorted(order[count:].tolist()))
@@ -177,26 +183,17 @@ def _check_reachable(
 ) -> None:
     if not 0.0 <= sparsity < 1.0:
         raise Invalid(f"select: expected a sparsity in [0, 1), got {sparsity}")
-    most = {name: _most(budget.structures[name], multiples) for name in names if name != "layers"}
+    all_gone = {
+        name: most(budget.structures[name], multiples) for name in names if name != "layers"
+    }
     dropped = tuple(range(1, budget.structures["layers"].units)) if "layers" in names else ()
-    reachable = 1.0 - budget.left(most, dropped) / budget.total
+    reachable = 1.0 - budget.left(all_gone, dropped) / budget.total
     if reachable < sparsity - TOLERANCE:
         raise Unsupported(
             f"sparsity {sparsity:.3f} cannot be reached: removing all units that may leave the "
             f"{len(names)} structures that may be pruned removes {reachable:.3f} of the "
             f"{budget.of}'s parameters"
         )
-
-
-def _most(structure: Structure, multiples: Mapping[str, int]) -> int:
-    """The largest number of units that may leave a structure."""
-    return structure.units - _fewest(structure, multiples)
-
-
-def _fewest(structure: Structure, multiples: Mapping[str, int]) -> int:
-    """The smallest number of units that may stay in a structure: an allowed multiple, or all."""
-    multiple = multiples.get(structure.kind, 1)
-    return min(structure.units, -(-structure.least // multiple) * multiple)
 
 
 def _even(
@@ -229,29 +226,15 @@ def _even(
     return chosen
 
 
-def _by_kind(budget: Budget, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, int]:
-    """The same share of every kind's units; which, one ranking over the layers says."""
-    even = _even(budget, dict.fromkeys(scores, 1.0), sparsity, {})
-    removed: dict[str, int] = {}
-    for kind in _coarse_first(budget, scores):
-        members = [name for name in scores if budget.structures[name].kind == kind]
-        units = [(score, n, i) for n in members for i, score in enumerate(scores[n].tolist())]
-        wanted = sum(even[name] for name in members)
-        room = {name: _most(budget.structures[name], {}) for name in members}
-        removed |= dict.fromkeys(members, 0)
-        for _, name, _ in sorted(units):
-            if wanted and removed[name] < room[name]:
-                removed[name] += 1
-                wanted -= 1
-    return removed
-
-
-def _coarse_first(budget: Budget, scores: Iterable[str]) -> list[str]:
-    """Kinds of the scored structures, those whose single unit weighs most first."""
+def _coarse_first(
+    budget: Budget, scores: Iterable[str], multiples: Mapping[str, int] | None = None
+) -> list[str]:
+    """Kinds of the scored structures, those whose single block of units weighs most first."""
     weight: dict[str, int] = {}
     for name in scores:
         kind = budget.structures[name].kind
-        step = budget.total - budget.left({name: 1})
+        block = min((multiples or {}).get(kind, 1), budget.structures[name].units)
+        step = budget.total - budget.left({name: block})
         weight[kind] = max(weight.get(kind, 0), step)
     return sorted(weight, key=lambda kind: -weight[kind])
 
@@ -270,7 +253,7 @@ def _rounded(structure: Structure, share: float, multiples: Mapping[str, int]) -
     multiple = multiples.get(structure.kind, 1)
     kept = structure.units * (1.0 - share)
     kept = int(kept / multiple + 0.5) * multiple
-    return structure.units - min(structure.units, max(kept, _fewest(structure, multiples)))
+    return structure.units - min(structure.units, max(kept, fewest(structure, multiples)))
 
 
 def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float) -> None:
@@ -279,72 +262,6 @@ def _fill(budget: Budget, chosen: dict[str, int], fine: list[str], target: float
         distance = budget.left(chosen) - target
         step = 1 if distance > 0 else -1
         moved = {**chosen, name: chosen[name] + step}
-        allowed = 0 <= moved[name] <= _most(budget.structures[name], {})
+        allowed = 0 <= moved[name] <= most(budget.structures[name], {})
         if allowed and abs(budget.left(moved) - target) < abs(distance):
             chosen.update(moved)
-
-
-def _ranked(budget: Budget, scores: Mapping[str, Tensor], sparsity: float) -> dict[str, int]:
-    """One ranking over all units: the lowest leave, as long as the target is not overshot.
-
-    A unit that would overshoot is passed over, so that finer ones behind it can fill the gap.
-    """
-    target = budget.total * (1.0 - sparsity)
-    units = [(s, name, i) for name, t in scores.items() for i, s in enumerate(t.tolist())]
-    ranking = [name for _, name, _ in sorted(units)]
-    low, high = 0, len(ranking)
-    while low < high:  # the longest prefix that does not overshoot
-        middle = (low + high + 1) // 2
-        fits = _left_after(budget, scores, ranking[:middle]) >= target
-        low, high = (middle, high) if fits else (low, middle - 1)
-    removed = _counts(budget, scores, ranking[:low])
-    too_coarse: set[str] = set()  # a structure whose unit overshoots once always will
-    for name in ranking[low:]:
-        if name in too_coarse:
-            continue
-        if len(too_coarse) == len(scores):
-            break
-        more = {**removed, name: removed[name] + 1}
-        full = more[name] > _most(budget.structures[name], {})
-        if full or _left_after_counts(budget, scores, more) < target:
-            too_coarse.add(name)
-        else:
-            removed = more
-    return _last_step(budget, scores, removed, target)
-
-
-def _last_step(
-    budget: Budget, scores: Mapping[str, Tensor], removed: dict[str, int], target: float
-) -> dict[str, int]:
-    """One more unit, if overshooting by it is nearer to the target than stopping short."""
-    steps = [
-        {**removed, name: count + 1}
-        for name, count in removed.items()
-        if count < _most(budget.structures[name], {})
-    ]
-    return min(
-        [removed, *steps],
-        key=lambda counts: abs(_left_after_counts(budget, scores, counts) - target),
-    )
-
-
-def _counts(budget: Budget, scores: Mapping[str, Tensor], prefix: list[str]) -> dict[str, int]:
-    counts = dict.fromkeys(scores, 0)
-    for name in prefix:
-        counts[name] = min(counts[name] + 1, _most(budget.structures[name], {}))
-    return counts
-
-
-def _left_after(budget: Budget, scores: Mapping[str, Tensor], prefix: list[str]) -> int:
-    return _left_after_counts(budget, scores, _counts(budget, scores, prefix))
-
-
-def _left_after_counts(
-    budget: Budget, scores: Mapping[str, Tensor], counts: Mapping[str, int]
-) -> int:
-    removed = {name: count for name, count in counts.items() if name != "layers"}
-    dropped: tuple[int, ...] = ()
-    if counts.get("layers"):
-        order = scores["layers"].float().cpu().argsort(stable=True).tolist()
-        dropped = tuple(order[: counts["layers"]])
-    return budget.left(removed, dropped)

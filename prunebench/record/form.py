@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, JsonValue, Tag, ValidationError, mod
 from pydantic_core import InitErrorDetails
 
 from prunebench.files import stays_inside
+from prunebench.record.decided import MaybeDecision
 from prunebench.record.measured import (
     CostPart,
     MaybeStep,
@@ -116,6 +117,9 @@ class Sparsity(Closed):
     )
     native: bool | None = Field(
         None, description="Whether the method ran at its paper's own setting instead of the target."
+    )
+    multiple_of: dict[str, Size] | None = Field(
+        None, description="Numbers that kept units are a multiple of, by kind; null: none."
     )
     within_tolerance: bool | None = Field(
         None, description="Whether achieved is as near to the target as the campaign asks."
@@ -264,6 +268,9 @@ class Record(Closed):
     sparsity: Sparsity | None = Field(None, description="What share was asked for and removed.")
     decision: dict[str, Kept] | None = Field(
         None, description="Units of each structure, and how many are kept, under its name."
+    )
+    decision_file: MaybeDecision | None = Field(
+        None, description="The decision as a file beside the record; null in older records."
     )
     verify: (
         Annotated[Annotated[Verify, Tag("<there>")] | Annotated[Lost, Tag("<Lost>")], EITHER] | None

@@ -9,6 +9,7 @@ from pydantic import JsonValue, Tag, ValidationError
 
 from prunebench.errors import Invalid
 from prunebench.record import stages
+from prunebench.record.decided import MaybeDecision
 from prunebench.record.explain import explained
 from prunebench.record.form import Drawn, ExportPart, Kept, LeakOfSet, ModelFacts, Sparsity
 from prunebench.record.measured import (
@@ -66,6 +67,7 @@ class Pruned(Ran):
     export: MaybeExport
     cost: MaybeJobCost
     calibration: list[Drawn] | None = None
+    decision_file: MaybeDecision | None = None
 
 
 class Recovered(Ran):
@@ -75,6 +77,7 @@ class Recovered(Ran):
     export: MaybeExport
     cost: MaybeJobCost
     tuning: dict[str, JsonValue] | None = None
+    decision_file: MaybeDecision | None = None
 
 
 class Evaluated(Ran):

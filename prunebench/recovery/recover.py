@@ -9,7 +9,7 @@ from prunebench.untyped import Foreign, Json, Module
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def recover(
     seed: int,
     device: torch.device | str,
     callbacks: Sequence[Foreign] = (),
+    adapter: Callable[[dict[str, Foreign]], None] = lambda matrices: None,
 ) -> tuple[Foreign, Json]:
     """Tune `model` (layers may differ in shape) and return it merged, with a report.
 
@@ -49,7 +50,7 @@ def recover(
         wrapped, data, settings, workdir=workdir, seed=seed, device=device, callbacks=callbacks
     )
     report = fit(tuner)
-    merged, difference = merge(wrapped, data.first(2, device))
+    merged, difference = merge(wrapped, data.first(2, device), adapter=adapter)
     merged.train(training)
     for name, parameter in merged.named_parameters():
         parameter.requires_grad_(flags[name])

@@ -70,6 +70,7 @@ def record_from(found: CellResults, partners: Mapping[str, CellPaths]) -> Json:
         "model": final.get("model"),
         "sparsity": pruned.get("sparsity"),
         "decision": pruned.get("decision"),
+        "decision_file": final.get("decision_file"),
         "verify": _verify(pruned, missing),
         "export": final.get("export", missing),
         "perplexity": evaluated.get("perplexity", missing),

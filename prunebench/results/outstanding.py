@@ -3,7 +3,7 @@
 A job is done when its result is whole, is of the spec that is planned now, and rests on the results
 that lie there. What a job left beside its result (a model, items) must be there only where another
 job, or a record that is to be made, still needs it: so a folder that was copied without its models
-goes on, and repeats no finished cell.
+goes on, and repeats no finished cell. A model that its decision holds is made again by that job.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from prunebench.untyped import Json, JsonMap
 
 Forced = Callable[[str, Path], bool]
 NOT_RUN = "has not run"
+MODEL = "model/"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Left:
     written: Json = field(default_factory=dict)
     product: str = ""
     models: dict[str, str] | None = None
+    can_come_back: bool = False
 
 
 @dataclass
@@ -208,8 +210,20 @@ def _need_models(jobs: dict[Path, Job], left: dict[Path, Left], found: Plan) -> 
         for before in jobs[path].inputs if jobs[path].rule != "prune" else ():
             if before in found or not left[before].done:
                 continue
+            if _comes_back(before, left[before]):
+                continue
             if gone := digests.missing(before.parent, left[before].written):
                 found.reasons[before] = f"{before.parent / gone[0]} is needed and not there"
+
+
+def _comes_back(result: Path, left: Left) -> bool:
+    """Whether a model that was removed is made again, from its decision, by the job that reads it.
+
+    One of which a part is left was damaged, not removed: it is pruned again.
+    """
+    beside = {name: d for name, d in left.written.items() if not name.startswith(MODEL)}
+    removed = not (result.parent / MODEL).exists()
+    return removed and left.can_come_back and not digests.missing(result.parent, beside)
 
 
 def _plan_world(campaign: Campaign, jobs: dict[Path, Job], found: Plan) -> None:
@@ -283,7 +297,16 @@ def _read(path: Path, job: Job) -> Left:
         written=result.get("written", {}),
         product=of_leak or stages.product(result),
         models=models,
+        can_come_back=_holds_the_model(result.get("decision_file")),
     )
+
+
+def _holds_the_model(part: object) -> bool:
+    """Whether a result's decision, with its delta, is enough to make its model again."""
+    if not isinstance(part, dict) or part.get("status") != "ok":
+        return False
+    delta = part.get("delta")
+    return delta is None or (isinstance(delta, dict) and delta.get("status") == "ok")
 
 
 def _entries(profile: Json) -> Iterator[tuple[str, str]]:

@@ -76,11 +76,17 @@ def _failed(results: dict[Path, Json | str]) -> Iterator[tuple[Path, str]]:
 
 
 def _damaged(results: dict[Path, Json | str]) -> Iterator[tuple[Path, str]]:
-    """Results that left files beside them which are not what they were."""
+    """Results that left files beside them which are not what they were.
+
+    A model that is gone as a whole was removed: the next call makes it again where it is needed.
+    """
     for path, result in results.items():
         if isinstance(result, str):
             continue
-        if changed := digests.changed(path.parent, result.get("written", {})):
+        written = result.get("written", {})
+        if not (model := CellPaths(path.parent).model).exists():
+            written = {n: d for n, d in written.items() if not n.startswith(f"{model.name}/")}
+        if changed := digests.changed(path.parent, written):
             yield path, f"{path.parent / changed[0]} is not what was written"
 
 

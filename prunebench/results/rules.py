@@ -17,7 +17,7 @@ from prunebench.errors import Invalid
 from prunebench.record import digests, stage_forms, stages, store
 from prunebench.record.form import Record
 from prunebench.record.parts import there
-from prunebench.results import written
+from prunebench.results import decided, written
 from prunebench.results.gather import part_digest
 from prunebench.results.repair import results_in
 from prunebench.untyped import Json
@@ -195,6 +195,18 @@ def verified(folder: Folder) -> Iterator[Finding]:
             yield folder.own(cell).record, "the sliced model differs from the masked one"
 
 
+def decisions(folder: Folder) -> Iterator[Finding]:
+    """Decisions are there and lead to the weights that were measured."""
+    for cell, record in folder.whole():
+        yield from decided.faults(folder.own(cell), record)
+
+
+def deltas(folder: Folder) -> Iterator[Finding]:
+    """Changed weights lie beside their decisions."""
+    for cell, record in folder.whole():
+        yield from decided.without_delta(folder.own(cell), record)
+
+
 def code(folder: Folder) -> Iterator[Finding]:
     """All cells were made by one version of the library."""
     made = sorted(
@@ -256,8 +268,10 @@ RULES = (
     Rule("text", "a perplexity column has one text and one protocol", "error", text),
     Rule("tasks", "a task has the same items, prompts and version everywhere", "error", tasks),
     Rule("verified", "cut models were proved equal to masked ones", "error", verified),
+    Rule("decisions", "decisions lead to the weights that were measured", "error", decisions),
     Rule("views", "tables and page are those of these records", "error", views),
     Rule("traceable", "records say what they were made of", "notice", traceable),
+    Rule("deltas", "weights that were changed lie beside their decisions", "notice", deltas),
     Rule("code", "all cells were made by one version of the code", "notice", code),
     Rule("packages", "all cells were made with the same packages", "notice", packages),
     Rule("strangers", "there are no records of other cells", "notice", strangers),

@@ -151,6 +151,27 @@ def test_a_spec_changes_with_what_it_depends_on_and_with_nothing_else():
     assert first != specs.prune_spec(campaign(multiple_of={"neurons": 8}), cell)
 
 
+@pytest.mark.parametrize(
+    ("name", "multiples"),
+    [
+        ("gpu", {"neurons": 64, "hidden": 64}),
+        ("nvidia", {"neurons": 512, "hidden": 256}),
+        ("deci", {"neurons": 256}),
+        ("ggml", {"neurons": 32, "hidden": 32}),
+    ],
+)
+def test_a_preset_is_the_numbers_that_it_stands_for(name, multiples):
+    of_all = campaign(multiple_of=name, methods=["random", {"name": "magnitude", "label": "m"}])
+    assert all(row.multiple_of == multiples for row in of_all.rows.values())
+    row = {"name": "random", "label": "rounded", "multiple_of": name}
+    built = campaign(methods=["random", row])
+    assert built.rows["rounded"].multiple_of == multiples and not built.rows["random"].multiple_of
+    cell = Cell("demo-llama", "rounded", 0.5, 0)
+    written_out = {**row, "multiple_of": multiples}
+    same = campaign(methods=["random", written_out])
+    assert specs.prune_spec(built, cell) == specs.prune_spec(same, cell)
+
+
 POINT = {"batch": 1, "prompt": 8, "new": 2}
 MISTAKES = {
     "unknown method": (
@@ -214,6 +235,10 @@ MISTAKES = {
         "recovery.text: unknown name 'c4'; known: wikitext2",
     ),
     "wrong recovery key": ({"recovery": {**RECOVERY, "rnak": 8}}, "recovery.rnak: unknown key"),
+    "unknown preset": (
+        {"multiple_of": "gpus"},
+        "multiple_of: unknown preset 'gpus'; known: gpu, nvidia, deci, ggml",
+    ),
     "unknown reference": (
         {"reference": "oracle"},
         "reference: unknown name 'oracle'; known: dense",

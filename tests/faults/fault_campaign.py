@@ -26,6 +26,7 @@ from prunebench.record import store
 from prunebench.results import outstanding
 from prunebench.results.repair import repair
 from prunebench.results.tables import failures, make_tables, write_leaks
+from prunebench.results.tidy import tidy
 from prunebench.whole import write_text
 
 JOBS: dict[str, Any] = {
@@ -115,6 +116,7 @@ def call() -> Outcome:
         else:
             io = JobIO(path, "cpu", job.inputs)
             work.put(path, work.attempt(JOBS[job.rule], job.spec, io))
+            tidy(campaign, after=path)
     if campaign.out.view("leaderboard.md") in plan:
         ran["leaderboard"] += 1
         campaign.out.complete.unlink(missing_ok=True)

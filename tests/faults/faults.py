@@ -204,6 +204,13 @@ def lost_models() -> Iterator[Fault]:
         "all models, and one cell is unfinished",
         lambda: (without_models(), unevaluated(TOY)),
         "call",
+        frozenset({"evaluate", "leaderboard"}),
+    )
+    yield Fault(
+        "lost",
+        "a model and its decision, and its cell is unfinished",
+        lambda: (without_models(), unevaluated(TOY), gone(TOY / "decision.json.gz")),
+        "call",
         frozenset({"prune", "evaluate", "leaderboard"}),
     )
     for file in ("model.safetensors", "config.json"):

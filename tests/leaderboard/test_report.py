@@ -254,6 +254,28 @@ def test_a_matched_control_parts_choice_from_profile(tmp_path: Path) -> None:
     assert "Layer profile" not in page(small(), tmp_path)
 
 
+def test_a_rounded_row_beside_a_free_one_has_its_price(tmp_path: Path) -> None:
+    records = []
+    for label, multiples, achieved, values in (
+        ("magnitude", None, 0.5, (10.0, 10.1, 10.2)),
+        ("magnitude-x64", {"neurons": 64}, 0.48, (11.0, 11.1, 11.2)),
+    ):
+        for seed, value in enumerate(values):
+            made = factory.record(label=label, seed=seed, perplexity=value)
+            made["cell"]["method"] = "magnitude"
+            made["sparsity"] |= {"achieved": achieved, "multiple_of": multiples}
+            records.append(made)
+    table = tables(page(records, tmp_path))["Price of rounding"]
+    (row,) = table[1:]
+    assert row[1:4] == ["magnitude-x64", "neurons 64", "magnitude"]
+    assert row[4:7] == ["48 %", "50 %", "−2.0"]
+    assert column(table, "wikitext2/128: price")[0].startswith("+1.00 (")
+    for record in records[:3]:
+        record["cell"]["params"] = {"norm": "of other settings"}
+    assert "Price of rounding" not in page(records, tmp_path)
+    assert "Price of rounding" not in page(small(), tmp_path)
+
+
 def test_every_table_says_when_sparsities_are_of_the_decoder_blocks(tmp_path: Path) -> None:
     records = small()
     for record in records:

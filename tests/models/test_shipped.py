@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from prunebench.campaign.config import build, locate
+from prunebench.campaign.config import build
 from prunebench.demo import pretrain, write_world
 from prunebench.errors import Invalid
 from prunebench.evaluation.perplexity import perplexity
 from prunebench.evaluation.protocols import Protocol
 from prunebench.models import folders, shipped
+from prunebench.models.shipped import locate
 from prunebench.text.source import open_source
 
 CAMPAIGN = {

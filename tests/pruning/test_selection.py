@@ -75,8 +75,77 @@ def test_multiples_are_kept():
     decision = select(budget, scores, 0.3, multiple_of={"neurons": 32, "heads": 2})
     for name, kept in decision.keep.items():
         assert len(kept) % (32 if "neurons" in name else 2) == 0
-    with pytest.raises(Invalid, match="multiple_of needs scope 'layer'"):
-        select(budget, scores, 0.3, scope="global", multiple_of={"neurons": 32})
+
+
+MULTIPLES = {"neurons": 64, "heads": 2, "hidden": 16}
+
+
+@pytest.mark.parametrize("scope", ["global", "kind"])
+@pytest.mark.parametrize("kinds", ["heads neurons", "neurons", "heads neurons hidden"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.15, 0.3, 0.45])
+def test_blocks_are_ranked_and_the_target_is_met_within_half_a_block(scope, kinds, sparsity):
+    model = make_tiny(**WIDE, vocab_size=64)
+    dense = count_parameters(model)
+    budget, scores = scored(model, kinds.split())
+    decision = select(budget, scores, sparsity, scope=scope, multiple_of=MULTIPLES)
+    assert decision.how["multiple_of"] == MULTIPLES
+    kept = {n: len(decision.keep.get(n, range(len(s)))) for n, s in scores.items()}
+    block = {n: MULTIPLES[budget.structures[n].kind] for n in scores}
+    for name, number in kept.items():
+        assert number >= block[name] and number % block[name] == 0
+        lost = set(range(len(scores[name]))) - set(decision.keep.get(name, range(number)))
+        order = scores[name].argsort(stable=True).tolist()
+        assert lost == set(order[: len(lost)]), "the lowest units leave"
+    removed = {n: len(scores[n]) - number for n, number in kept.items()}
+    left = budget.left(removed)
+    steps = [
+        left - budget.left({**removed, n: removed[n] + block[n]})
+        for n in scores
+        if kept[n] > block[n]
+    ]
+    assert abs(left - budget.total * (1 - sparsity)) <= min(steps) / 2 + 1
+    again = select(budget, dict(scores), sparsity, scope=scope, multiple_of=MULTIPLES)
+    assert again == decision
+    slice_model(model, decision)
+    assert 1 - count_parameters(model) / dense == pytest.approx(decision.how["achieved"], abs=1e-12)
+
+
+@pytest.mark.parametrize("scope", ["global", "kind"])
+def test_with_multiples_more_leaves_at_a_higher_target(scope):
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons"))
+    achieved, before = -1.0, {}
+    for sparsity in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+        decision = select(budget, scores, sparsity, scope=scope, multiple_of=MULTIPLES)
+        assert decision.how["achieved"] > achieved
+        achieved = decision.how["achieved"]
+        neurons = {n: set(k) for n, k in decision.keep.items() if "neurons" in n}
+        assert all(neurons[n] <= kept for n, kept in before.items()), "nothing comes back"
+        before = neurons
+
+
+def test_a_size_that_is_no_multiple_goes_down_to_one_or_stays():
+    """Of 250 neurons 192, 128 or 64 may stay, or all; of 40 all, where 64 is asked for."""
+    for width, allowed in ((250, {250, 192, 128, 64}), (40, {40})):
+        budget, scores = scored(make_tiny(**{**WIDE, "intermediate_size": width}),
+                                ("heads", "neurons"))  # fmt: skip
+        for sparsity in (0.05, 0.1, 0.15):
+            decision = select(budget, scores, sparsity, scope="global", multiple_of={"neurons": 64})
+            kept = {len(k) for n, k in decision.keep.items() if "neurons" in n}
+            assert kept <= allowed
+
+
+def test_blocks_of_one_are_the_ranking_of_units():
+    budget, scores = scored(make_tiny(**WIDE), ("heads", "neurons", "hidden"))
+    ones = dict.fromkeys(MULTIPLES, 1)
+    for sparsity in (0.1, 0.33, 0.5):
+        plain = select(budget, scores, sparsity, scope="global")
+        assert select(budget, scores, sparsity, scope="global", multiple_of=ones).keep == plain.keep
+
+
+def test_a_target_beyond_the_last_block_is_refused():
+    budget, scores = scored(make_tiny(**WIDE), ("neurons",))
+    with pytest.raises(Unsupported, match="cannot be reached"):
+        select(budget, scores, 0.5, scope="global", multiple_of={"neurons": 192})
 
 
 def test_no_structure_loses_its_last_unit():

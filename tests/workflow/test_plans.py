@@ -14,6 +14,7 @@ from conftest import REPOSITORY, make_tiny
 
 from prunebench.campaign import config
 from prunebench.models import folders
+from prunebench.models.shipped import MODELS_VARIABLE
 from prunebench.text.source import CORPORA, INSTRUCTIONS, SPLITS
 
 FILES = sorted(f for f in (REPOSITORY / "config").glob("*.yaml") if f.stem != "pretrain")
@@ -31,7 +32,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory, tokenizer: object) -> di
     for name in {*texts, *(file for file, _ in INSTRUCTIONS.values())}:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text("stands in\n")
-    return {config.MODELS_VARIABLE: str(models), "PRUNEBENCH_DATA": str(data)}
+    return {MODELS_VARIABLE: str(models), "PRUNEBENCH_DATA": str(data)}
 
 
 def dry_run(

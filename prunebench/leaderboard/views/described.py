@@ -48,7 +48,9 @@ def cell_facts(record: Record) -> list[list[str]]:
         "Of decoder blocks": _percent(sparsity.decoder_achieved if sparsity else None),
         "Native ratio": sparsity.native_ratio if sparsity else None,
         "Remark": sparsity.note if sparsity else None,
+        "Sizes are multiples of": _multiples(record),
         "Parameters": _kept(record.model),
+        "Decision": _decision(record),
         "Model source": _source(record.model),
         "Largest logit difference, masked against cut": verify.max_abs_logit_difference
         if verify
@@ -69,6 +71,25 @@ def _percent(value: float | None) -> str | None:
 
 def _kept(model: ModelFacts | None) -> str:
     return f"{model.parameters:,} of {model.parameters_dense:,}" if model else ""
+
+
+def _multiples(record: Record) -> str:
+    found = (record.sparsity.multiple_of if record.sparsity else None) or {}
+    return ", ".join(f"{kind} {number}" for kind, number in sorted(found.items()))
+
+
+def _decision(record: Record) -> str:
+    """The files that make the weights again, or why they cannot."""
+    kept = there(record.decision_file)
+    if kept is None:
+        return ""
+    text = f"{kept.file}, {kept.bytes:,} bytes"
+    if kept.delta is None:
+        return text
+    delta = there(kept.delta)
+    if delta is None:
+        return f"{text}; not the weights: {getattr(kept.delta, 'reason', '')}"
+    return f"{text}; {delta.file}, {delta.bytes:,} bytes"
 
 
 def _source(model: ModelFacts | None) -> str:

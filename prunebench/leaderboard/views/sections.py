@@ -19,6 +19,7 @@ from prunebench.leaderboard.views.compute import equal_compute_tables
 from prunebench.leaderboard.views.controls import control_tables
 from prunebench.leaderboard.views.described import imported_from
 from prunebench.leaderboard.views.devices import by_device, on_device
+from prunebench.leaderboard.views.rounding import rounding_tables
 from prunebench.leaderboard.views.suites import (
     ANSWERS,
     Majorities,
@@ -65,7 +66,7 @@ def make_sections(
                 heading=f"{model} ({campaign})" if several else model,
                 lead=_lead(records),
                 tables=(
-                    *_tables(known, body, reference, collected.majorities),
+                    *_tables(known, body, reference, collected.majorities, records),
                     *step_tables(known, steps),
                 ),
                 compact=_compact(known, body, columns.spread, collected.majorities),
@@ -103,13 +104,17 @@ def rank_table(averages: Sequence[Average], quantities: Sequence[Quantity]) -> T
 
 
 def _tables(
-    known: Quantities, body: Sequence[Line], reference: str | None, majorities: Majorities
+    known: Quantities,
+    body: Sequence[Line],
+    reference: str | None,
+    majorities: Majorities,
+    records: Sequence[Record],
 ) -> list[Table]:
     tables = []
     for here, lines in by_device(known, body, (*QUALITY, "task", *ANSWERS)):
         tables += _quality(here, lines, reference, majorities)
         tables += task_tables(here, lines, majorities) + answer_tables(here, lines)
-    tables += control_tables(known, body)
+    tables += control_tables(known, body) + rounding_tables(known, body, records)
     tables.append(_size(known, body))
     tables += speed_tables(known, body)
     costs = tuple(kind for kind in columns.TITLES if kind.startswith(("prune", "recover")))
