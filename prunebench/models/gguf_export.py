@@ -130,9 +130,7 @@ def _layers(model: PreTrainedModel) -> Layers:
         paths = (f"model.layers.{i}.{name}.weight" for i in range(model.config.num_hidden_layers))
         return tuple(model.get_parameter(path).shape[dim] for path in paths)
 
-    heads, key_values = (
-        tuple(rows // width for rows in sizes(name, 0)) for name in TURNED
-    )
+    heads, key_values = (tuple(rows // width for rows in sizes(name, 0)) for name in TURNED)
     return Layers(heads, key_values, sizes("mlp.down_proj", 1))
 
 
