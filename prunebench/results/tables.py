@@ -6,6 +6,7 @@ called.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from prunebench.leaderboard.papers.published import read_papers
 from prunebench.record import stages, store
 from prunebench.record.form import Record
 from prunebench.results.assemble import write_record, write_step_record
-from prunebench.results.gather import AGAIN, gather
+from prunebench.results.gather import AGAIN, gather, read_result
 from prunebench.results.partners import partners
 from prunebench.results.written import chain_of, keep, read
 
@@ -57,10 +58,25 @@ def make_records(campaign: Campaign, *, missing: bool = False) -> None:
 def record_cell(campaign: Campaign, cell: Cell) -> Path:
     """Write the record of one cell, where it is not there already; returns its path."""
     facts, compared = cell_facts(campaign, cell), partners(campaign, cell)
+    own = campaign.out.cell(cell)
+    known = chain_of(own.record, cell, campaign.name, read(campaign.out))
+    if known is not None and _outlived(campaign, cell, known):
+        return own.record
     found = gather(campaign.out, facts, compared, profiled=campaign.profile is not None)
-    if chain_of(found.own.record, cell, campaign.name, read(campaign.out)) == found.chain:
-        return found.own.record
-    return write_record(found, compared)
+    return own.record if known == found.chain else write_record(found, compared)
+
+
+def _outlived(campaign: Campaign, cell: Cell, chain: Mapping[str, str]) -> bool:
+    """Whether a record is of the evaluation that is there, and a result before that is gone.
+
+    Such a result need not come back, and must not take a finished cell with it.
+    """
+    own = campaign.out.cell(cell)
+    before = [campaign.out.cell(campaign.pruned(cell)).prune]
+    before += [own.recover] if campaign.rows[cell.label].recovery else []
+    if all(path.exists() for path in before):
+        return False
+    return chain.get("evaluate") == stages.product(read_result(own.evaluate))
 
 
 def write_leaks(folder: Path) -> None:

@@ -221,6 +221,13 @@ def lost_models() -> Iterator[Fault]:
             "call",
         )
     yield Fault("lost", "result of a finished cell", lambda: gone(TOY / "prune.json"), "nothing")
+    yield Fault(
+        "lost",
+        "result of a finished cell, and the tables",
+        lambda: gone(TOY / "prune.json", RANDOM / "prune.json", ROOT / "leaderboard.md"),
+        "call",
+        frozenset({"leaderboard"}),
+    )
 
 
 def records() -> Iterator[Fault]:

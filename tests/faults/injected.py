@@ -126,6 +126,8 @@ def _be_quiet() -> None:
     os.dup2(sink, 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for sign in (signal.SIGHUP, signal.SIGQUIT):  # a shell's background jobs ignore them
+        signal.signal(sign, signal.SIG_DFL)
 
 
 def _is_real(stream: Any) -> bool:

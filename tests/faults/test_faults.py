@@ -24,12 +24,14 @@ TRIED = (
     "swapped: evaluate.json of the untuned row",
     "damaged: model.safetensors of a tuned model: a bit flipped",
     "lost: all models, and one cell is unfinished",
+    "lost: result of a finished cell, and the tables",
     "record: of another campaign",
     "view: `prunebench report` on an unfinished campaign",
     "kept: campaign.yaml deleted",
     "moved: as git keeps it: without models, page and plots",
     "SIGKILL: before a pruning's result is there",
     "two at once: a second call while one runs is refused",
+    "plugin: kills its process",
 )
 
 

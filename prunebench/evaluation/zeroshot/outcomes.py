@@ -20,6 +20,8 @@ from prunebench.whole import write_bytes
 SCHEMA_VERSION = 1
 ACCURACIES = ("acc", "acc_norm")
 HASHES = ("documents", "prompts", "targets")
+MOST = 1e100
+"""Of a metric: NaN, infinity and what would become infinite in a sum are refused."""
 MOST_BYTES = 2**28
 """Unpacked, of a file: a packed one of a few bytes could fill the memory."""
 
@@ -121,7 +123,7 @@ def _are_values(values: Plain, items: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == items
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        and all(type(value) in (int, float) and abs(value) <= MOST for value in values)
     )
 
 
@@ -206,7 +208,7 @@ def _pair(name: str, first: JsonMap, second: JsonMap) -> _Pair:
 def _values(name: str, task: JsonMap) -> list[float]:
     """A task's values item by item."""
     metric = task["metric"]
-    values = task[metric] if metric in ACCURACIES else task.get("score")
+    values = task.get(metric if metric in ACCURACIES else "score")
     if values is None:
         raise Invalid(f"{name}: cannot compare item by item: {metric} has no value for each item")
     return [float(value) for value in values]
