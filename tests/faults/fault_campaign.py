@@ -104,7 +104,7 @@ def call() -> Outcome:
     """Run what is outstanding, as Snakemake does; nothing where nothing is."""
     campaign, raw = load(), yaml.safe_load(Path("campaign.yaml").read_text())
     plan, ran = outstanding.plan(campaign, portable(raw, Path())), Counter[str]()
-    if plan.reasons:
+    if campaign.out.view("leaderboard.md") in plan:
         write_text(campaign.out.campaign, yaml.safe_dump(portable(raw, Path()), sort_keys=True))
     for path, job in outstanding.jobs_of(campaign).items():
         if path not in plan:
