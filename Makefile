@@ -65,7 +65,7 @@ lint: $(DONE) ## Check types with mypy, style with ruff, rules with snakefmt
 	done
 
 plan: $(DONE) ## Dry-run every campaign file (with stand-ins for models and data)
-	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m pytest -q tests/workflow/test_plans.py
+	@$(ACTIVATE) && HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m pytest -q -m "slow or not slow" tests/workflow/test_plans.py
 
 bench: $(DONE) ## List the benchmarks, or run one of them: make bench NAME=... [BENCH_ARGS=...]
 ifdef NAME

@@ -1,4 +1,7 @@
-"""Every campaign file is planned: a dry run lists its jobs, with stand-ins for models and data."""
+"""Every campaign file is planned: a dry run lists its jobs, with stand-ins for models and data.
+
+`make plan` plans them all; here one of each kind is planned, and all are read.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,11 @@ from prunebench.models.shipped import MODELS_VARIABLE
 from prunebench.text.source import CORPORA, INSTRUCTIONS, SPLITS
 
 FILES = sorted(f for f in (REPOSITORY / "config").glob("*.yaml") if f.stem != "pretrain")
+QUICK = ("demo", "h100", "paper", "related", "smollm2", "stories")
+PLANNED = [
+    pytest.param(file, id=file.stem, marks=() if file.stem in QUICK else pytest.mark.slow)
+    for file in FILES
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,16 @@ def dry_run(
     )
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_campaign_file_is_one(
+    stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in stand_ins.items():
+        monkeypatch.setenv(name, value)
+    for file in FILES:
+        assert config.load_campaign(file).cells, file.stem
+
+
+@pytest.mark.parametrize("file", PLANNED)
 def test_a_dry_run_lists_every_job(
     file: Path, stand_ins: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
