@@ -282,6 +282,9 @@ def test_only_accuracies_are_compared_across_devices(tmp_path: Path) -> None:
     items, texts = report.claims
     assert items.verdict == "holds" and items.value == pytest.approx(2.0)
     assert "evaluated on two devices" in items.reason
+    away = tmp_path / "elsewhere"  # where there are no items
+    unpaired = build(records, [], away, title="t", papers=papers, paired=pairing(away)).claims[0]
+    assert unpaired.verdict == "not comparable"
     assert texts.verdict == "not comparable" and "on both rows" in texts.reason
 
 

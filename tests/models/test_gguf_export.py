@@ -258,3 +258,16 @@ def test_nothing_is_replaced_and_a_full_disk_leaves_nothing(dense, tmp_path, mon
 def test_an_unknown_type_is_refused(dense, tmp_path):
     with pytest.raises(Invalid, match="type q4_0: expected one of f32, f16, bf16, q8_0"):
         export_gguf(dense("llama"), tmp_path / "out.gguf", kind="q4_0")
+
+
+def test_a_narrower_stream_and_fewer_layers_are_written_too(dense, tmp_path):
+    model, tokenizer = folders.load(dense("llama-wide"))
+    structures = structures_of(model)
+    decision = Decision({"hidden": tuple(range(structures["hidden"].units - 8)), "layers": (0, 2)})
+    uniform = slice_model(model, decision)
+    folders.save(model, tokenizer, tmp_path / "pruned", uniform=uniform, decision="{}")
+    assert export_gguf(tmp_path / "pruned", tmp_path / "out.gguf").architecture == "llama"
+    import_gguf(tmp_path / "out.gguf", tmp_path / "again")
+    again, _ = folders.load(tmp_path / "again")
+    assert again.config.num_hidden_layers == 2
+    assert torch.equal(logits(model, TOKENS), logits(again, TOKENS))

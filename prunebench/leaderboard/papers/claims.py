@@ -82,16 +82,16 @@ class _Evidence:
         """Whether the suite or the method itself tuned it."""
         return any(record.tuning is not None for record in self.records(row))
 
-    def counterpart(self, quantity: int, other: TableRow) -> int | None:
-        """What a quantity is compared with in another row: itself, or None where it has none.
+    def counterpart(self, quantity: int, row: TableRow, other: TableRow) -> int | None:
+        """What a row's quantity is compared with in another: itself, or None where it has none.
 
-        An accuracy may be of another device: items are the same whatever computed them.
+        An accuracy whose items pair may be of another device: they are the same on any.
         """
         there = self.by_row.get(other.index, {})
         if quantity in there:
             return quantity
         here = self.collected.quantities[quantity]
-        if here.kind not in BY_ITEM:
+        if here.kind not in BY_ITEM or self.by_items(row, other, quantity) is None:
             return None
         elsewhere = (replace(self.collected.quantities[i], device=here.device) for i in there)
         return next((i for i, same in zip(there, elsewhere, strict=True) if same == here), None)
@@ -158,7 +158,7 @@ def _on_all(arxiv: str, claim: Claim, rule: Rule, evidence: _Evidence) -> list[J
         _judged(arxiv, claim, rule, row, other, quantity, evidence)
         for row, other in pairs
         for quantity in by_row.get(row.index, {})
-        if other is None or evidence.counterpart(quantity, other) is not None
+        if other is None or evidence.counterpart(quantity, row, other) is not None
         if collected.quantities[quantity].kind == rule.kind
         and rule.name in (None, collected.quantities[quantity].name)
     ]
@@ -208,7 +208,7 @@ def _judged(
     if other is None:  # a ratio already: no effect is 1
         found, ratio = Gap(mine.mean - 1, mine.low - 1, mine.high - 1, mine.interval), mine.mean
     else:
-        theirs = evidence.counterpart(quantity, other)
+        theirs = evidence.counterpart(quantity, row, other)
         assert theirs is not None  # the caller compares nothing else
         its = by_row[other.index][theirs]
         found = evidence.gap(row, other, quantity, theirs)
